@@ -1,0 +1,42 @@
+"""rsoup mixes checkpoints that share a base: θ(λ) = Σ λᵢθᵢ, exact, streamed, at the speed of the disk."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsoup.errors import RsoupError as RsoupError
+    from rsoup.library import load_recipe as load_recipe
+    from rsoup.library import make_recipe as make_recipe
+    from rsoup.merge import MergeResult as MergeResult
+    from rsoup.merge import Progress as Progress
+    from rsoup.merge import merge as merge
+    from rsoup.recipe import Recipe as Recipe
+    from rsoup.storage.checkpoint import open_checkpoint as open_checkpoint
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "MergeResult": "rsoup.merge",
+    "Progress": "rsoup.merge",
+    "Recipe": "rsoup.recipe",
+    "RsoupError": "rsoup.errors",
+    "load_recipe": "rsoup.library",
+    "make_recipe": "rsoup.library",
+    "merge": "rsoup.merge",
+    "open_checkpoint": "rsoup.storage.checkpoint",
+}
+
+__all__ = sorted(["__version__", *_HOMES])  # noqa: PLE0605 - a sorted list is a list
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is asked for, so that `import rsoup` costs nothing."""
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module 'rsoup' has no attribute '{name}'"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value

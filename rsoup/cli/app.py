@@ -1,0 +1,244 @@
+"""The commands of rsoup; each one in a file of its own, imported when it is called."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import rsoup
+
+app = typer.Typer(
+    name="rsoup",
+    help=(
+        "Mix fine-tuned checkpoints that share a base: θ(λ) = Σ λᵢθᵢ, exact, streamed, at the speed of the disk.\n\n"
+        "Example: rsoup merge helpful/ harmless/ --lambda 0.3,0.7 --base base/ -o soup/"
+    ),
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"rsoup {rsoup.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """The options before a command."""
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only the result's path on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output; it stays until the new one is complete.")
+]
+
+
+@app.command()
+def merge(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT...",
+            help="Folders or .safetensors files, one ingredient each; NAME=PATH names it, NAME=PATH,PATH averages several "
+            "seeds of one reward first. Or one recipe: soup.yaml.",
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o", "--out", help="Where the soup goes: a folder, or one file if it ends in .safetensors."
+        ),
+    ],
+    lambda_: Annotated[
+        str | None,
+        typer.Option(
+            "--lambda",
+            metavar="λ,λ…",
+            help="One λ per ingredient: 0.3,0.7 or 1/3,2/3; kept exactly, must sum to 1.",
+        ),
+    ] = None,
+    uniform: Annotated[bool, typer.Option("--uniform", help="λ = 1/N.")] = False,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Divide λ by its sum, and say so.")] = False,
+    affine: Annotated[
+        bool, typer.Option("--affine", help="Take any λ, negative too: θ₀ + Σ λᵢ(θᵢ − θ₀). Needs --base.")
+    ] = False,
+    scale: Annotated[
+        str,
+        typer.Option(
+            "--scale",
+            metavar="S",
+            help="After mixing: θ₀ + S·(soup − θ₀); below 1 is toward the base. Needs --base.",
+        ),
+    ] = "1",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="The checkpoint all were fine-tuned from; distances from it are measured and checked.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="linear, task_arithmetic or slerp; `rsoup methods` explains them.")
+    ] = "linear",
+    level: Annotated[
+        str, typer.Option("--level", help="slerp: one angle per tensor, or one for all (global).")
+    ] = "tensor",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="Store the soup as float32, bfloat16, float16 or float64; default: as the ingredients.",
+        ),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
+    ] = None,
+    max_shard_size: Annotated[
+        str,
+        typer.Option(
+            "--max-shard-size",
+            help="Split the soup's files at this size (5GB); default: as the base's files, else the first ingredient's.",
+        ),
+    ] = "keep",
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            "--files-from",
+            metavar="NAME",
+            help="Whose config, tokenizer and other files are copied; default the first ingredient's.",
+        ),
+    ] = None,
+    buffers_from: Annotated[
+        str | None,
+        typer.Option(
+            "--buffers-from",
+            metavar="NAME",
+            help="Whose integer and boolean buffers to take where they differ.",
+        ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--drop", metavar="GLOB", help="Leave out the tensors of this name; may be given several times."
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="CHECK",
+            help="Go on in spite of: config, tokenizer, distance, unindexed, symlinks; recorded in the manifest.",
+        ),
+    ] = None,
+    max_distance: Annotated[
+        str,
+        typer.Option(
+            "--max-distance", help="Refuse ingredients farther from the base than this share of its norm."
+        ),
+    ] = "0.7",
+    license_: Annotated[
+        str | None, typer.Option("--license", help="The soup's licence in its model card.")
+    ] = None,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be read, mixed, copied and written, and stop.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads; default one per processor, at most 16.")
+    ] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 - read where errors are shown
+) -> None:
+    """Write the λ-weighted soup of checkpoints: exact, in constant memory, all of it or nothing.
+
+    Examples:
+
+    rsoup merge helpful/ harmless/ --lambda 0.3,0.7 --base base/ -o soup/
+
+    rsoup merge bleu=s1/,s2/ rouge=s3/,s4/ --lambda 1/3,2/3 -o soup/
+
+    rsoup merge recipes/rewarded-soup.yaml -o soup/
+    """
+    from rsoup.cli import merge as command
+    from rsoup.console import Console
+
+    request = command.Arguments(
+        checkpoints=checkpoints, mix=lambda_, uniform=uniform, normalize=normalize, affine=affine, scale=scale, base=base,
+        method=method, level=level, dtype=dtype, variant=variant, max_shard_size=max_shard_size, files_from=files_from,
+        buffers_from=buffers_from, drop=tuple(drop or ()), allow=tuple(allow or ()), max_distance=max_distance, license=license_,
+    )  # fmt: skip
+    console = Console(as_json=json_, quiet=quiet)
+    recipe = command.recipe_of(request)
+    if dry_run:
+        command.show_plan(recipe, out, overwrite=overwrite, threads=threads, console=console)
+    else:
+        command.run(recipe, out, overwrite=overwrite, threads=threads, console=console)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option("-o", "--out", help="The folder that is made.")] = "rsoup-demo",
+    seed: Annotated[int, typer.Option("--seed", help="Another seed trains other networks.")] = 0,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Train two tiny experts by reinforcement learning, merge them at a few λ, and score the soups.
+
+    Takes well under a minute, needs no network and no GPU. Example: rsoup demo
+    """
+    from rsoup.cli import demo as command
+    from rsoup.console import Console
+
+    command.run(out, seed=seed, overwrite=overwrite, console=Console(as_json=json_, quiet=quiet))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipe files, with which editors complete and check them.
+
+    Example: rsoup schema > rsoup.schema.json
+    """
+    import json
+
+    from rsoup.recipe_yaml import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def methods(json_: Json = False) -> None:
+    """List the ways of mixing: name, formula, whether it needs the base, source."""
+    from rsoup.cli import methods as command
+    from rsoup.console import Console
+
+    command.run(Console(as_json=json_))
+
+
+@app.command()
+def clean(
+    folder: Annotated[str, typer.Argument(help="Where to look; folders inside are not entered.")] = ".",
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
+    json_: Json = False,
+) -> None:
+    """List what interrupted merges left behind (OUT.rsoup-….part), and remove it with --yes.
+
+    A merge that is running is never touched. Example: rsoup clean --yes
+    """
+    from rsoup.cli import clean as command
+    from rsoup.console import Console
+
+    command.run(folder, yes=yes, console=Console(as_json=json_))

@@ -1,0 +1,319 @@
+"""The arithmetic rsoup-arith/1 on one run of elements: read, widen, multiply, add, round once, write.
+
+Float64 throughout, multiply and add as separate operations, no reduction across elements: the result of an
+element depends on that element of the inputs and on nothing else. Slices are small enough for the L2 cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rsoup.digests import ChunkHasher
+from rsoup.errors import IncompatibleError, show
+from rsoup.gram import products
+from rsoup.plan import Plan, Run, TensorPlan
+from rsoup.storage.protocols import Sink, Source
+from rsoup.tensors import DType
+
+if TYPE_CHECKING:
+    import torch
+
+SLICE_ELEMENTS = 1 << 16
+ROWS_ELEMENTS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What was learnt from one run.
+
+    `output` and `inputs` (checkpoint → bytes) are digests of 1 MiB chunks; `products` the inner products of
+    (deltas of `deltas`…, θ₀), row by row of the upper triangle; `update_squared` and `error_squared` are
+    ‖soup − θ₀‖² before rounding and ‖rounding error‖²; `kept_nonfinite` counts elements that are NaN or
+    infinite in every checkpoint alike and were carried over.
+    """
+
+    tensor: int
+    output: bytes = b""
+    inputs: tuple[tuple[int, bytes], ...] = ()
+    deltas: tuple[int, ...] = ()
+    products: tuple[float, ...] = ()
+    update_squared: float = 0.0
+    error_squared: float = 0.0
+    kept_nonfinite: int = 0
+
+
+def scratch_nbytes(checkpoints: int, *, measured: bool) -> int:
+    """Bytes of one thread's buffers for a plan over so many checkpoints."""
+    rows = min(SLICE_ELEMENTS, _measured_elements(checkpoints)) * checkpoints if measured else 0
+    return 8 * (4 * SLICE_ELEMENTS + rows)
+
+
+def _measured_elements(checkpoints: int) -> int:
+    return int(max(4096, 1 << (ROWS_ELEMENTS // (checkpoints + 2)).bit_length() - 1))
+
+
+class Scratch:
+    """The buffers of one thread, made once: raw bytes, float64 rows, the rounded output of a run."""
+
+    def __init__(self, checkpoints: int, slice_elements: int = SLICE_ELEMENTS) -> None:
+        import torch
+
+        self.slice_elements = slice_elements
+        self.raw = torch.empty(slice_elements * 8, dtype=torch.uint8)
+        self.raw_bytes = self.raw.numpy().data
+        self.out = torch.empty(slice_elements * 8, dtype=torch.uint8)
+        self.out_bytes = self.out.numpy().data
+        self.acc = torch.empty(slice_elements, dtype=torch.float64)
+        self.product = torch.empty(slice_elements, dtype=torch.float64)
+        self._checkpoints = checkpoints
+        self._rows: torch.Tensor | None = None
+        self.measured_elements = min(slice_elements, _measured_elements(checkpoints))
+
+    def rows(self) -> torch.Tensor:
+        """One float64 row of a slice per checkpoint; made when the first run asks for distances."""
+        import torch
+
+        if self._rows is None:
+            self._rows = torch.empty(self._checkpoints, self.measured_elements, dtype=torch.float64)
+        return self._rows
+
+    def typed(self, dtype: DType, count: int) -> torch.Tensor:
+        """`count` elements of `dtype` over the raw buffer."""
+        return self.raw[: count * dtype.itemsize].view(dtype.torch)
+
+    def typed_out(self, dtype: DType, count: int) -> torch.Tensor:
+        """`count` elements of `dtype` over the output buffer."""
+        return self.out[: count * dtype.itemsize].view(dtype.torch)
+
+
+def mix_run(plan: Plan, run: Run, sources: Sequence[Source], sink: Sink, scratch: Scratch) -> RunRecord:
+    """Write θ = Σ cᵢθᵢ of one run to `sink`, and return what was learnt on the way.
+
+    Raises IncompatibleError E0304 (a checkpoint holds NaN or infinity), E0305 (the sum leaves the dtype).
+    """
+    tensor = plan.tensors[run.tensor]
+    if tensor.copy_from is not None and not tensor.measured:
+        return _copy_run(plan, run, tensor, sources[tensor.copy_from], sink, scratch)
+    loop = _Loop(plan, run, tensor, sources, sink, scratch)
+    return loop.run()
+
+
+def _copy_run(
+    plan: Plan, run: Run, tensor: TensorPlan, source: Source, sink: Sink, scratch: Scratch
+) -> RunRecord:
+    bits, hasher, kept = tensor.spec.dtype.bits, ChunkHasher(), 0
+    stop = run.stop * bits // 8
+    for start in range(run.start * bits // 8, stop, scratch.slice_elements * 8):
+        data = scratch.raw_bytes[: min(scratch.slice_elements * 8, stop - start)]
+        source.read(tensor.name, start, data)
+        if tensor.spec.dtype.kind == "float":
+            kept += _count_nonfinite(scratch.raw[: len(data)].view(tensor.spec.dtype.torch))
+        hasher.update(data)
+        sink.write(tensor.name, start, data)
+    digests = hasher.digests()
+    assert tensor.copy_from is not None
+    return RunRecord(run.tensor, digests, ((tensor.copy_from, digests),), kept_nonfinite=kept)
+
+
+def _count_nonfinite(values: torch.Tensor) -> int:
+    import torch
+
+    wide = values if values.element_size() >= 4 else values.to(torch.float32)
+    if math.isfinite(wide.sum(dtype=torch.float64).item()):
+        return 0
+    return int((~torch.isfinite(wide)).sum().item())
+
+
+class _Loop:
+    """One run of a mixed (or measured) tensor, slice by slice."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run,
+        tensor: TensorPlan,
+        sources: Sequence[Source],
+        sink: Sink,
+        scratch: Scratch,
+    ) -> None:
+        self.run_ = run
+        self.tensor = tensor
+        self.sources = sources
+        self.sink = sink
+        self.scratch = scratch
+        self.readers = plan.readers(tensor)
+        self.names = plan.checkpoints
+        self.coefficients = {term.checkpoint: term.coefficient for term in tensor.terms}
+        self.base = plan.base if tensor.measured else None
+        self.deltas = tuple(reader for reader in self.readers if reader != self.base)
+        self.keep_rows = self.base is not None or (tensor.spec.dtype.name == "F64" and len(tensor.terms) > 1)
+        self.input_hashers = {reader: ChunkHasher() for reader in self.readers}
+        self.output_hasher = ChunkHasher()
+        self.products: list[float] = []
+        self.update_squared = self.error_squared = 0.0
+        self.kept_nonfinite = 0
+        self.bad: torch.Tensor | None = None  # the elements of this slice that are left out of the distances
+
+    def run(self) -> RunRecord:
+        itemsize = self.tensor.spec.dtype.itemsize
+        step = self.scratch.measured_elements if self.keep_rows else self.scratch.slice_elements
+        for start in range(self.run_.start, self.run_.stop, step):
+            count = min(step, self.run_.stop - start)
+            self.bad = None
+            rounded = self._slice(start, count)
+            data = self.scratch.out_bytes[: count * itemsize]
+            self.output_hasher.update(data)
+            self.sink.write(self.tensor.name, start * itemsize, data)
+            if self.base is not None:
+                self._measure(count, rounded)
+        return RunRecord(
+            self.run_.tensor,
+            self.output_hasher.digests(),
+            tuple((reader, hasher.digests()) for reader, hasher in self.input_hashers.items()),
+            self.deltas if self.base is not None else (),
+            tuple(self.products),
+            self.update_squared,
+            self.error_squared,
+            self.kept_nonfinite,
+        )
+
+    def _read(self, reader: int, start: int, count: int) -> torch.Tensor:
+        """The raw elements of a checkpoint; they stay in the scratch until the next read."""
+        dtype = self.sources[reader].header[self.tensor.name].dtype
+        data = self.scratch.raw_bytes[: count * dtype.itemsize]
+        self.sources[reader].read(self.tensor.name, start * dtype.itemsize, data)
+        return self.scratch.typed(dtype, count)
+
+    def _slice(self, start: int, count: int) -> torch.Tensor:
+        import torch
+
+        acc, product = self.scratch.acc[:count], self.scratch.product[:count]
+        out = self.scratch.typed_out(self.tensor.spec.dtype, count)
+        rows = self.scratch.rows() if self.keep_rows else None
+        first = True
+        for position, reader in enumerate(self.readers):
+            raw = self._read(reader, start, count)
+            self.input_hashers[reader].update(self.scratch.raw_bytes[: raw.nbytes])
+            coefficient = self.coefficients.get(reader)
+            if rows is not None:
+                rows[position, :count].copy_(raw)
+            if self.tensor.copy_from == reader:
+                out.copy_(raw)
+            if coefficient is None:
+                continue
+            target = acc if first else product
+            target.copy_(raw)
+            target.mul_(coefficient)
+            if not first:
+                acc.add_(product)
+            first = False
+        if rows is not None and self.tensor.spec.dtype.name == "F64":
+            self._keep_equal(rows[:, :count], acc)
+        finite = math.isfinite(acc.sum().item()) or bool(acc.isfinite().all())
+        if self.tensor.copy_from is None:
+            out.copy_(acc)
+            if not finite or self.tensor.may_overflow:
+                self._check(out, acc, start, count)
+        elif not finite:
+            self.bad = torch.nonzero(~acc.isfinite()).flatten()
+            self.kept_nonfinite += len(self.bad)
+        return out
+
+    def _keep_equal(self, rows: torch.Tensor, acc: torch.Tensor) -> None:
+        """Where all summands are the same float64, the soup is it too: their rounded sum might not be."""
+        used = [position for position, reader in enumerate(self.readers) if reader in self.coefficients]
+        if len(used) < 2 or not math.isclose(math.fsum(self.coefficients.values()), 1.0):
+            return
+        equal = rows[used[0]] == rows[used[1]]
+        for position in used[2:]:
+            equal &= rows[used[0]] == rows[position]
+        acc[equal] = rows[used[0]][equal]
+
+    def _check(self, out: torch.Tensor, acc: torch.Tensor, start: int, count: int) -> None:
+        """Non-finite elements: carried over where every checkpoint holds the same bits, refused elsewhere."""
+        import torch
+
+        wide = out.to(torch.float64)
+        bad = torch.nonzero(~wide.isfinite()).flatten()
+        if not len(bad):
+            return
+        kept: torch.Tensor | None = None
+        equal = torch.ones(len(bad), dtype=torch.bool)
+        culprit: tuple[int, int, int] | None = None
+        for reader in self.coefficients:
+            values = self._read(reader, start, count)[bad].clone()
+            broken = ~values.to(torch.float64).isfinite()
+            if culprit is None and bool(broken.any()):
+                culprit = reader, int(broken.sum()), int(bad[broken.nonzero()[0, 0]])
+            same = values.to(torch.float64).view(torch.int64)
+            if kept is None:
+                kept, first_values = same, values
+            else:
+                equal &= kept == same
+        assert kept is not None
+        if bool(equal.all()) and culprit is not None:
+            out[bad] = first_values.to(out.dtype)
+            self.bad = bad
+            self.kept_nonfinite += len(bad)
+            return
+        name = show(self.tensor.name)
+        if culprit is not None:
+            reader, number, at = culprit
+            raise IncompatibleError(
+                "E0304",
+                f"tensor '{name}' of '{show(self.names[reader])}' holds {number} NaN or infinite values (first at element {start + at})",
+                hint=f"leave '{show(self.names[reader])}' out: a soup with it is broken everywhere they are",
+            )
+        raise IncompatibleError(
+            "E0305",
+            f"{len(bad)} elements of the soup's '{name}' are too large for {self.tensor.spec.dtype.name} (first at element {start + int(bad[0])})",
+            hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
+        )
+
+    def _measure(self, count: int, rounded: torch.Tensor) -> None:
+        import torch
+
+        rows = self.scratch.rows()[: len(self.readers), :count]
+        position = self.readers.index(self.base) if self.base is not None else 0
+        order = [i for i in range(len(self.readers)) if i != position]
+        theta0 = rows[position]
+        acc, wide = self.scratch.acc[:count], self.scratch.product[:count]
+        wide.copy_(rounded)
+        if self.bad is not None:
+            rows[:, self.bad] = acc[self.bad] = wide[self.bad] = 0.0
+        wide.sub_(acc)
+        acc.sub_(theta0)
+        self.update_squared += torch.dot(acc, acc).item()
+        self.error_squared += torch.dot(wide, wide).item()
+        for i in order:
+            rows[i].sub_(theta0)
+        self._add(products([*(rows[i] for i in order), theta0]))
+
+    def _add(self, part: list[float]) -> None:
+        self.products = [a + b for a, b in zip(self.products, part, strict=True)] if self.products else part
+
+
+def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratch) -> RunRecord:
+    """The inner products of the deltas of one run; nothing is written."""
+    tensor = plan.tensors[run.tensor]
+    if not tensor.measured or plan.base is None:
+        return RunRecord(run.tensor)
+    deltas = tuple(range(plan.base))
+    total: list[float] = []
+    for start in range(run.start, run.stop, scratch.measured_elements):
+        count = min(scratch.measured_elements, run.stop - start)
+        rows = scratch.rows()
+        for reader in (*deltas, plan.base):
+            dtype = sources[reader].header[tensor.name].dtype
+            sources[reader].read(
+                tensor.name, start * dtype.itemsize, scratch.raw_bytes[: count * dtype.itemsize]
+            )
+            rows[reader, :count].copy_(scratch.typed(dtype, count))
+        for reader in deltas:
+            rows[reader, :count].sub_(rows[plan.base, :count])
+        part = products([rows[i, :count] for i in (*deltas, plan.base)])
+        total = [a + b for a, b in zip(total, part, strict=True)] if total else part
+    return RunRecord(run.tensor, deltas=deltas, products=tuple(total))

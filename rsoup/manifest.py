@@ -1,0 +1,114 @@
+"""rsoup.json: what was done, provably. Digests, recipe, measures, versions; nothing private."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+
+import rsoup
+from rsoup.digests import DIGEST
+from rsoup.gram import Distances
+from rsoup.plan import ARITHMETIC, Plan
+from rsoup.recipe import public_name
+from rsoup.tally import Tally
+from rsoup.tensors import Header
+
+NAME = "rsoup.json"
+SCHEMA = "rsoup-manifest/1"
+
+
+def build(
+    plan: Plan,
+    tally: Tally,
+    headers: Sequence[Header],
+    *,
+    side_files: Mapping[str, tuple[int, str]],
+    files_from: str,
+    seconds: float,
+) -> dict[str, object]:
+    """The manifest of a finished soup; equal for equal inputs and recipe, but for its `run` part.
+
+    `side_files` maps a name to (bytes, SHA-256). No path, user or host name gets in: checkpoints are named
+    by the last part of their path.
+    """
+    recipe = plan.recipe
+    digests = tally.file_digests()
+    contents = tally.input_contents(headers)
+    names = [
+        name for ingredient in recipe.ingredients for name in [ingredient.name] * len(ingredient.checkpoints)
+    ]
+    uris = [uri for ingredient in recipe.ingredients for uri in ingredient.checkpoints]
+    return {
+        "schema": SCHEMA,
+        "arithmetic": ARITHMETIC,
+        "digest": DIGEST,
+        "subject": [{"name": f.name, "size": f.nbytes, "digest": digests[f.name]} for f in plan.files]
+        + [{"name": name, "size": size, "sha256": sha} for name, (size, sha) in sorted(side_files.items())],
+        "content": tally.content(),
+        "tensors": tally.tensor_digests(),
+        "recipe": {"sha256": recipe.sha256(), "canonical": recipe.canonical()},
+        "ingredients": [
+            {"name": name, "checkpoint": public_name(uri), "content": contents[i]}
+            for i, (name, uri) in enumerate(zip(names, uris, strict=True))
+        ],
+        "base": None
+        if plan.base is None
+        else {"checkpoint": public_name(recipe.base or ""), "content": contents[plan.base]},
+        "checks": _checks(plan, tally),
+        "overrides": [f"--allow {name}" for name in recipe.allow]
+        + [f"--drop {glob}" for glob in recipe.drop]
+        + ([f"--buffers-from {recipe.buffers_from}"] if recipe.buffers_from else [])
+        + (["--normalize"] if recipe.mix != recipe.typed_mix else []),
+        "files_from": files_from,
+        "tool": {"name": "rsoup", "version": rsoup.__version__},
+        "run": _run(seconds),
+    }
+
+
+def _checks(plan: Plan, tally: Tally) -> dict[str, object]:
+    mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
+    checks: dict[str, object] = {
+        "mixed": mixed,
+        "copied": len(plan.tensors) - mixed,
+        "dropped": list(plan.dropped),
+        "nonfinite_kept": tally.kept_nonfinite(),
+    }
+    distances = tally.distances()
+    if distances is not None:
+        checks["distances"] = distances_json(distances, plan.checkpoints[: plan.base])
+        checks["update_error"] = tally.update_error()
+    return checks
+
+
+def distances_json(distances: Distances, names: Sequence[str]) -> dict[str, object]:
+    """Distances from the base as JSON: relative and absolute by checkpoint, and the matrix of cosines."""
+    return {
+        "checkpoints": list(names),
+        "absolute": list(distances.absolute),
+        "relative": list(distances.relative),
+        "cosine": [list(row) for row in distances.cosine],
+    }
+
+
+def _run(seconds: float) -> dict[str, object]:
+    import torch
+
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = int(epoch) if epoch is not None and epoch.isdigit() else time.time()
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": f"{platform.system().lower()}-{platform.machine()}",
+        "seconds": round(seconds, 3),
+    }
+
+
+def encode(value: Mapping[str, object]) -> bytes:
+    """JSON with sorted keys, in UTF-8: the same manifest is the same bytes."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "surrogatepass"
+    )

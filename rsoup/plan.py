@@ -1,0 +1,399 @@
+"""recipe + headers → Plan: every byte of the soup's files is decided here, and none is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from rsoup import methods
+from rsoup.errors import IncompatibleError, Problem, UsageError, listing, show
+from rsoup.gram import Gram
+from rsoup.methods import METHODS, Term, terms
+from rsoup.recipe import Recipe
+from rsoup.storage.protocols import FileLayout, Source
+from rsoup.storage.safetensors_header import encode_header
+from rsoup.tensors import DTYPES, DType, Header, TensorSpec
+
+ARITHMETIC = "rsoup-arith/1"
+BLOCK_ELEMENTS = 1 << 20
+BLOCK_TENSORS = 256
+_SHARD = re.compile(r"^(?P<stem>[^.]+)(?:\.(?P<variant>[^.]+))?-[0-9]{5}-of-[0-9]{5}\.safetensors$")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlan:
+    """What becomes of one tensor: mixed from `terms`, or its bytes copied from checkpoint `copy_from`.
+
+    `read` are the checkpoints that are read for it, the base at most as the last, where `measured` says
+    that the distances from the base are taken on the way. `may_overflow`: the sum can leave the dtype.
+    `alike` are checkpoints known to hold the very bytes that are copied, without being read again.
+    """
+
+    name: str
+    spec: TensorSpec
+    terms: tuple[Term, ...]
+    copy_from: int | None = None
+    measured: bool = False
+    may_overflow: bool = False
+    alike: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One weight file of the soup: its name, its tensors in order, its first bytes and its size in bytes."""
+
+    name: str
+    tensors: tuple[str, ...]
+    head: bytes
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Elements [start, stop) of the tensor `tensors[tensor]` of a plan."""
+
+    tensor: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A unit of work: a run of at most about a million elements, or many small tensors together."""
+
+    index: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything decided, nothing done. `checkpoints` names the sources in order, the base as the last."""
+
+    recipe: Recipe
+    checkpoints: tuple[str, ...]
+    groups: tuple[tuple[int, ...], ...]
+    base: int | None
+    tensors: tuple[TensorPlan, ...]
+    files: tuple[OutputFile, ...]
+    index_file: tuple[str, bytes] | None
+    dropped: tuple[str, ...]
+    notes: tuple[str, ...]
+    block_elements: int = BLOCK_ELEMENTS
+
+    @property
+    def header(self) -> Header:
+        """The soup's tensors by name."""
+        return {tensor.name: tensor.spec for tensor in self.tensors}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weight files of the soup."""
+        return sum(file.nbytes for file in self.files)
+
+    def read_nbytes(self, headers: Sequence[Header]) -> int:
+        """Bytes of the checkpoints that will be read."""
+        return sum(headers[i][tensor.name].nbytes for tensor in self.tensors for i in self.readers(tensor))
+
+    def readers(self, tensor: TensorPlan) -> tuple[int, ...]:
+        """The checkpoints that are read for this tensor, in order of use; the base last where measured."""
+        used = [term.checkpoint for term in tensor.terms] if tensor.copy_from is None else [tensor.copy_from]
+        if tensor.measured and self.base is not None and self.base not in used:
+            used.append(self.base)
+        return tuple(used)
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks, in the order of the soup's bytes; together they cover each element exactly once."""
+        index = 0
+        waiting: list[Run] = []
+        waiting_elements = 0
+        for number, tensor in enumerate(self.tensors):
+            whole = tensor.spec.dtype.bits % 8 != 0
+            step = max(tensor.spec.numel, 1) if whole else self.block_elements
+            for start in range(0, tensor.spec.numel, step):
+                run = Run(number, start, min(start + step, tensor.spec.numel))
+                waiting.append(run)
+                waiting_elements += run.stop - run.start
+                if waiting_elements >= self.block_elements or len(waiting) == BLOCK_TENSORS:
+                    yield Block(index, tuple(waiting))
+                    index, waiting, waiting_elements = index + 1, [], 0
+        if waiting:
+            yield Block(index, tuple(waiting))
+
+    def sha256(self, identities: Sequence[str]) -> str:
+        """What must be equal for a killed run to be taken up again: recipe, layout and inputs as they were."""
+        digest = hashlib.sha256()
+        for part in (ARITHMETIC, self.recipe.sha256(), repr(self.block_elements), *identities):
+            digest.update(part.encode() + b"\0")
+        for file in self.files:
+            digest.update(file.name.encode() + b"\0" + file.head)
+        return digest.hexdigest()
+
+
+def make(
+    recipe: Recipe, sources: Sequence[Source], base: Source | None, *, single_file: str | None = None
+) -> Plan:
+    """The plan of `recipe` over open checkpoints: `sources` in the order of the recipe, groups flattened.
+
+    `single_file` is the name of the one output file where the user named a file. The headers must have
+    been compared. Raises UsageError E0209 (a rule or --drop that matches nothing) and IncompatibleError
+    E0303 (integer buffers that differ).
+    """
+    groups = _groups(recipe)
+    everything = [*sources, *([base] if base is not None else [])]
+    reference = base if base is not None else sources[0]
+    dropped = _dropped(recipe, everything)
+    names = [name for name in reference.header if name not in dropped]
+    _check_rules(recipe, names)
+    base_index = None if base is None else len(sources)
+    notes: list[str] = []
+    plans = {
+        name: _tensor_plan(name, recipe, groups, base_index, everything, None)
+        for name in names
+        if _is_float(reference.header[name])
+    }
+    plans |= _buffers(
+        recipe, groups, base_index, everything, [name for name in names if name not in plans], notes
+    )
+    notes += _dtype_notes(recipe, plans, everything)
+    layout = _layout(recipe, reference, plans, single_file)
+    files = tuple(_output_file(file, plans, recipe) for file in layout)
+    ordered = tuple(plans[name] for file in files for name in file.tensors)
+    return Plan(
+        recipe=recipe,
+        checkpoints=tuple(source.name for source in everything),
+        groups=groups,
+        base=base_index,
+        tensors=ordered,
+        files=files,
+        index_file=_index_file(files, plans) if single_file is None else None,
+        dropped=tuple(sorted(dropped)),
+        notes=tuple(notes),
+    )
+
+
+def with_gram(plan: Plan, sources: Sequence[Source], grams: Mapping[str, Gram]) -> Plan:
+    """The plan with the coefficients of a method that needed the Gram matrices (name of tensor → groups' Gram)."""
+    tensors = tuple(
+        _tensor_plan(tensor.name, plan.recipe, plan.groups, plan.base, sources, grams[tensor.name])
+        if tensor.name in grams
+        else tensor
+        for tensor in plan.tensors
+    )
+    return replace(plan, tensors=tensors)
+
+
+def _groups(recipe: Recipe) -> tuple[tuple[int, ...], ...]:
+    groups, at = [], 0
+    for ingredient in recipe.ingredients:
+        groups.append(tuple(range(at, at + len(ingredient.checkpoints))))
+        at += len(ingredient.checkpoints)
+    return tuple(groups)
+
+
+def _is_float(spec: TensorSpec) -> bool:
+    return spec.dtype.kind == "float"
+
+
+def _dropped(recipe: Recipe, sources: Sequence[Source]) -> frozenset[str]:
+    from rsoup.compat import dropped
+
+    matches = dropped([source.header for source in sources], recipe.drop)
+    if useless := [glob for glob, names in matches.items() if not names]:
+        raise UsageError(
+            "E0209",
+            f"--drop {listing(useless)} matches no tensor",
+            hint="rsoup merge … --dry-run --json lists the names",
+        )
+    return frozenset(name for names in matches.values() for name in names)
+
+
+def _check_rules(recipe: Recipe, names: Sequence[str]) -> None:
+    for rule in recipe.per_tensor:
+        if not any(rule.applies_to(name) for name in names):
+            raise UsageError(
+                "E0209",
+                f"per_tensor: {rule} matches no tensor",
+                hint=f"the names look like '{show(names[0]) if names else ''}'",
+            )
+
+
+def _tensor_plan(
+    name: str,
+    recipe: Recipe,
+    groups: Sequence[Sequence[int]],
+    base: int | None,
+    sources: Sequence[Source],
+    gram: Gram | None,
+) -> TensorPlan:
+    method = METHODS[recipe.method]
+    mix = recipe.mix_for(name)
+    if method.needs_gram and gram is None:
+        coefficients: Sequence[Fraction] = methods.linear(mix, None)
+    else:
+        coefficients = method.coefficients(mix, gram)
+    summands = terms(coefficients, groups, base, recipe.scale)
+    specs = [sources[term.checkpoint].header[name] for term in summands]
+    fine_tuned = [
+        spec for term, spec in zip(summands, specs, strict=True) if term.checkpoint != base
+    ] or specs
+    dtype = DTYPES[recipe.dtype] if recipe.dtype else widest([spec.dtype for spec in fine_tuned])
+    one = summands[0] if len(summands) == 1 and summands[0].coefficient == 1.0 else None
+    reach = sum(
+        abs(term.coefficient) * spec.dtype.maximum for term, spec in zip(summands, specs, strict=True)
+    )
+    return TensorPlan(
+        name=name,
+        spec=TensorSpec(dtype, sources[0].header[name].shape),
+        terms=summands,
+        copy_from=one.checkpoint if one is not None and specs[0].dtype == dtype else None,
+        measured=base is not None,
+        may_overflow=reach > dtype.maximum * (1 + 1e-12),
+    )
+
+
+def widest(dtypes: Sequence[DType]) -> DType:
+    """The one dtype of `dtypes`, or else the narrowest of BF16, F16, F32, F64 that holds all their values."""
+    kinds = set(dtypes)
+    if len(kinds) == 1:
+        return dtypes[0]
+    for name in ("BF16", "F16", "F32"):
+        candidate = DTYPES[name]
+        if all(
+            kind.significand_bits <= candidate.significand_bits and kind.maximum <= candidate.maximum
+            for kind in kinds
+        ):
+            return candidate
+    return DTYPES["F64"]
+
+
+def _dtype_notes(recipe: Recipe, plans: Mapping[str, TensorPlan], sources: Sequence[Source]) -> list[str]:
+    if recipe.dtype:
+        return []
+    mixed: dict[str, int] = {}
+    for name, plan in plans.items():
+        kinds = sorted(
+            {
+                sources[term.checkpoint].header[name].dtype.name
+                for term in plan.terms
+                if term.checkpoint < len(sources)
+            }
+        )
+        if len(kinds) > 1:
+            key = f"stored as {' and '.join(kinds)}: the soup gets {plan.spec.dtype.name}"
+            mixed[key] = mixed.get(key, 0) + 1
+    return [f"{count} tensors are {text}" for text, count in mixed.items()]
+
+
+def _buffers(
+    recipe: Recipe,
+    groups: Sequence[Sequence[int]],
+    base: int | None,
+    sources: Sequence[Source],
+    names: Sequence[str],
+    notes: list[str],
+) -> dict[str, TensorPlan]:
+    """Integers, booleans and their like: equal → copied; different → from one named ingredient, or refused."""
+    from rsoup.buffers import first_difference
+
+    plans: dict[str, TensorPlan] = {}
+    problems: list[Problem] = []
+    for name in names:
+        mix = recipe.mix_for(name)
+        used = [i for share, group in zip(mix, groups, strict=True) if share != 0 for i in group]
+        used = used or [base if base is not None else 0]
+        chosen = used[0]
+        difference = next(
+            (d for i in used if (d := first_difference(name, sources[chosen], sources[i]))), None
+        )
+        if difference is not None:
+            if recipe.buffers_from is not None:
+                chosen = (
+                    base
+                    if recipe.buffers_from == "base" and base is not None
+                    else groups[recipe.names.index(recipe.buffers_from)][0]
+                )
+                notes.append(f"'{show(name)}' differs and is taken from '{show(sources[chosen].name)}'")
+            elif name.endswith("num_batches_tracked"):
+                largest = max(range(len(mix)), key=lambda i: mix[i])
+                chosen = groups[largest][0]
+                notes.append(
+                    f"'{show(name)}' is a counter and is taken from '{show(sources[chosen].name)}', which has the largest λ"
+                )
+            else:
+                problems.append(Problem(f"'{show(name)}' ({sources[chosen].header[name]})", difference))
+        compared = [*used, *([base] if base is not None else [])] if difference is None else []
+        alike = tuple(i for i in compared if not first_difference(name, sources[chosen], sources[i]))
+        plans[name] = TensorPlan(name, sources[chosen].header[name], (), copy_from=chosen, alike=alike)
+    if problems:
+        raise IncompatibleError(
+            "E0303",
+            f"{len(problems)} tensors that cannot be averaged differ between the checkpoints",
+            details=tuple(problems[:20]),
+            hint="integers, booleans and packed numbers have no mean; take them from one ingredient: --buffers-from NAME",
+        )
+    return plans
+
+
+def _layout(
+    recipe: Recipe, reference: Source, plans: Mapping[str, TensorPlan], single_file: str | None
+) -> list[FileLayout]:
+    order = [name for file in reference.files for name in file.tensors if name in plans]
+    if single_file is not None:
+        return [FileLayout(single_file, tuple(order))]
+    kept = [FileLayout(file.name, tuple(n for n in file.tensors if n in plans)) for file in reference.files]
+    if recipe.max_shard_bytes is None:
+        return kept
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name in order:
+        size = plans[name].spec.nbytes
+        if shards[-1] and filled + size > recipe.max_shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    stem, variant = _stem(reference.files[0].name)
+    if len(shards) == 1:
+        return [FileLayout(f"{stem}{variant}.safetensors", tuple(shards[0]))]
+    count = len(shards)
+    return [
+        FileLayout(f"{stem}{variant}-{i:05d}-of-{count:05d}.safetensors", tuple(names))
+        for i, names in enumerate(shards, 1)
+    ]
+
+
+def _stem(file: str) -> tuple[str, str]:
+    if found := _SHARD.match(file):
+        return found["stem"], f".{found['variant']}" if found["variant"] else ""
+    stem, _, variant = file.removesuffix(".safetensors").partition(".")
+    return stem, f".{variant}" if variant else ""
+
+
+def _output_file(layout: FileLayout, plans: Mapping[str, TensorPlan], recipe: Recipe) -> OutputFile:
+    ordered = sorted(layout.tensors, key=lambda name: -plans[name].spec.dtype.bits)
+    head = encode_header(
+        {name: plans[name].spec for name in ordered}, {"format": "pt", "rsoup.recipe": recipe.sha256()}
+    )
+    return OutputFile(
+        layout.name, tuple(ordered), head, len(head) + sum(plans[name].spec.nbytes for name in ordered)
+    )
+
+
+def _index_file(files: Sequence[OutputFile], plans: Mapping[str, TensorPlan]) -> tuple[str, bytes] | None:
+    found = _SHARD.match(files[0].name)
+    if found is None and len(files) == 1:
+        return None
+    variant = f".{found['variant']}" if found and found["variant"] else ""
+    stem = found["stem"] if found else "model"
+    metadata = {
+        "total_parameters": sum(plan.spec.numel for plan in plans.values()),
+        "total_size": sum(plan.spec.nbytes for plan in plans.values()),
+    }
+    index = {"metadata": metadata, "weight_map": {name: file.name for file in files for name in file.tensors}}
+    return f"{stem}.safetensors.index{variant}.json", (
+        json.dumps(index, indent=2, sort_keys=True) + "\n"
+    ).encode("utf-8")

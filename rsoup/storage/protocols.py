@@ -1,0 +1,92 @@
+"""Source and Sink: all that the rest of rsoup knows of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rsoup.tensors import Header
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """One weight file of a checkpoint: its name, and its tensors in the order of their bytes."""
+
+    name: str
+    tensors: tuple[str, ...]
+
+
+class Source(Protocol):
+    """A checkpoint that is open for reading. Any number of threads may read at the same time.
+
+    `header` is complete and checked before the first read. `files` says how the tensors are spread,
+    `side_files` what else lies there (never weights), `skipped_files` what lies there and is left alone.
+    `notes` are things a careful reader should know. `identity` changes when the bytes may have changed.
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def header(self) -> Header:
+        """Every tensor's dtype and shape."""
+
+    @property
+    def files(self) -> Sequence[FileLayout]:
+        """The weight files, in their order."""
+
+    @property
+    def side_files(self) -> Sequence[str]:
+        """Relative names of everything that is not weights and may be copied."""
+
+    @property
+    def skipped_files(self) -> Sequence[str]:
+        """Relative names of what is neither weights of this checkpoint nor copied along."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Findings that refuse nothing."""
+
+    @property
+    def identity(self) -> str:
+        """A text that differs when the weights may have changed since another opening."""
+
+    def read(self, tensor: str, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of `tensor` from byte `start` on; all of it or an error."""
+
+    def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
+        """Say that these bytes will be read soon; may do nothing."""
+
+    def side_file(self, name: str, limit: int) -> bytes | None:
+        """The contents of a side file of at most `limit` bytes; None where there is none."""
+
+    def copy_side_file(self, name: str, target: int) -> int:
+        """Write a side file's bytes to the file descriptor `target`; returns how many."""
+
+    def check_unchanged(self) -> None:
+        """Raise RefusedFileError E0804 if a weight file is not what it was when it was opened."""
+
+    def close(self) -> None:
+        """Let go of every file; reading afterwards is an error."""
+
+
+class Sink(Protocol):
+    """Where a soup's bytes go. Blocks arrive in any order, from any number of threads."""
+
+    def write(self, tensor: str, start: int, data: memoryview) -> None:
+        """Keep `data` as the bytes of `tensor` from byte `start` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """What is known of one written file: its name, size in bytes and digest."""
+
+    name: str
+    nbytes: int
+    digest: str
+
+
+SideFiles = Mapping[str, bytes]
+"""Files that are written beside the weights, by relative name."""

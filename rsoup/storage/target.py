@@ -1,0 +1,216 @@
+"""Where a soup may be written: not over an input, not over anything but a model, not where it cannot fit."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Sequence
+
+from rsoup.errors import AccessError, RsoupError, TargetError, UsageError, show
+
+SINGLE_FILE = (".safetensors",)
+_LATER = (".pt", ".pth", ".bin", ".ckpt", ".zip", ".gguf")
+
+
+def is_single_file(out: str) -> bool:
+    """Whether this output path means one file rather than a folder; UsageError E0214 for other formats."""
+    lowered = out.lower()
+    if lowered.endswith(_LATER):
+        raise UsageError(
+            "E0214",
+            f"rsoup writes safetensors, not '{show(os.path.splitext(out)[1])}'",
+            hint="-o NAME for a folder, -o NAME.safetensors for one file",
+        )
+    return lowered.endswith(SINGLE_FILE)
+
+
+def sidecar(out: str) -> str:
+    """The manifest's path beside a single output file: `NAME.rsoup.json`."""
+    return f"{os.path.splitext(out)[0]}.rsoup.json"
+
+
+def check_target(out: str, inputs: Iterable[str], *, overwrite: bool) -> None:
+    """Refuse an output that exists (E0601) or that is, contains or lies in an input (E0213).
+
+    `inputs` are the paths of checkpoints, folders or files; compared by device and inode, so that links
+    and mounts do not hide anything. With `overwrite` a model folder or file is allowed, and nothing else.
+    """
+    shown = show(out)
+    if not os.path.basename(os.path.normpath(out)) or os.path.basename(os.path.normpath(out)) in (".", ".."):
+        raise UsageError(
+            "E0213", f"'{shown}' is not a place for a soup", hint="give a folder's name: -o soup"
+        )
+    _check_apart(out, inputs, shown)
+    try:
+        status = os.lstat(out)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise target_error(error, shown) from error
+    if stat.S_ISLNK(status.st_mode):
+        raise TargetError(
+            "E0601",
+            "the output is a symbolic link, which is never followed",
+            where=shown,
+            hint="give the path it points to, or remove it",
+        )
+    if not overwrite:
+        raise TargetError(
+            "E0601", "the output exists", where=shown, hint="choose another -o, or replace it: --overwrite"
+        )
+    _check_replaceable(out, status.st_mode, shown)
+
+
+def _check_replaceable(out: str, mode: int, shown: str) -> None:
+    single = is_single_file(out)
+    if single != stat.S_ISREG(mode):
+        what = (
+            "a folder"
+            if stat.S_ISDIR(mode)
+            else "a file"
+            if stat.S_ISREG(mode)
+            else "neither a file nor a folder"
+        )
+        raise TargetError(
+            "E0607",
+            f"the output exists and is {what}; it is not replaced",
+            where=shown,
+            hint="choose another -o",
+        )
+    if single:
+        return
+    names = os.listdir(out)
+    model = "rsoup.json" in names or any(name.endswith((".safetensors", ".bin")) for name in names)
+    if names and (not model or ".git" in names or os.path.realpath(out) == os.path.realpath(".")):
+        raise TargetError(
+            "E0607",
+            "the output is a folder with other things than a model in it; it is not replaced",
+            where=shown,
+            hint="choose another -o, or remove it yourself",
+        )
+
+
+def _check_apart(out: str, inputs: Iterable[str], shown: str) -> None:
+    out_chain = _ancestors(out)
+    out_itself = out_chain[0] if os.path.exists(out) else None
+    for path in inputs:
+        chain = _ancestors(path)
+        if not chain:
+            continue
+        what = None
+        if out_itself is not None and out_itself == chain[0]:
+            what = "is the input"
+        elif out_itself is not None and out_itself in chain:
+            what = "contains the input"
+        elif os.path.isdir(path) and chain[0] in out_chain:
+            what = "lies inside the input"
+        if what:
+            raise UsageError(
+                "E0213",
+                f"the output {what} '{show(path)}'",
+                where=shown,
+                hint="choose another -o: inputs are never written to",
+            )
+
+
+def _ancestors(path: str) -> list[tuple[int, int]]:
+    """(device, inode) of the path and of every folder above it, as far as they exist."""
+    chain = []
+    here = os.path.realpath(path)
+    while True:
+        try:
+            status = os.stat(here)
+            chain.append((status.st_dev, status.st_ino))
+        except (OSError, ValueError):
+            pass
+        above = os.path.dirname(here)
+        if above == here:
+            return chain
+        here = above
+
+
+def target_error(error: OSError | ValueError, shown: str) -> RsoupError:
+    """The error for a write that failed, in words: no space, file too large, no permission, a failing disk."""
+    number = error.errno if isinstance(error, OSError) else errno.EINVAL
+    reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return TargetError(
+            "E0602",
+            "the disk is full, or your quota is",
+            where=shown,
+            hint="free some space, or write elsewhere: -o /other/disk/soup",
+        )
+    if number == errno.EFBIG:
+        return TargetError(
+            "E0603",
+            "the file is larger than this file system or your limit allows",
+            where=shown,
+            hint="write smaller files: --max-shard-size 2GB",
+        )
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return AccessError(
+            "E0704",
+            f"no permission to write here ({reason})",
+            where=shown,
+            hint="choose an -o in a folder of yours",
+        )
+    if number == errno.ENAMETOOLONG:
+        return TargetError(
+            "E0605",
+            "the name is too long for this file system (255 bytes, and rsoup adds 24)",
+            where=shown,
+            hint="choose a shorter -o",
+        )
+    if number == errno.EEXIST:
+        return TargetError(
+            "E0601",
+            "the output came into being while the soup was made",
+            where=shown,
+            hint="somebody else made it: compare, then remove one",
+        )
+    if number == errno.EMFILE:
+        return TargetError(
+            "E0606",
+            "too many open files for this process",
+            where=shown,
+            hint="raise the limit: ulimit -n 4096",
+        )
+    return TargetError(
+        "E0604",
+        f"writing failed: {show(reason)}",
+        where=shown,
+        hint="check the disk and the folder, then run the same command again",
+    )
+
+
+def check_space(parent: str, needed: int, shown: str) -> None:
+    """TargetError E0602 if fewer than `needed` bytes are free on the file system of `parent`."""
+    free = free_bytes(parent)
+    if free is not None and needed > free:
+        raise TargetError(
+            "E0602",
+            f"the soup needs {size_text(needed)} and {size_text(free)} are free",
+            where=shown,
+            hint="free some space, or write elsewhere: -o /other/disk/soup",
+        )
+
+
+def free_bytes(path: str) -> int | None:
+    """Bytes this user may still write on the file system of `path`, or of the nearest folder above that exists."""
+    here = os.path.abspath(path)
+    while not os.path.exists(here):
+        here = os.path.dirname(here)
+    try:
+        status = os.statvfs(here)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def size_text(nbytes: float, units: Sequence[str] = ("B", "kB", "MB", "GB", "TB")) -> str:
+    """`4.4 GB`: bytes in powers of 1000, two or three digits."""
+    unit = 0
+    while nbytes >= 999.5 and unit < len(units) - 1:
+        nbytes, unit = nbytes / 1000, unit + 1
+    return f"{nbytes:.0f} {units[unit]}" if unit == 0 or nbytes >= 99.5 else f"{nbytes:.1f} {units[unit]}"
