@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished command: seconds on the clock and on the cores, peaks of memory in bytes."""
+    """One finished command: seconds on the clock and on the cores, peaks of memory in bytes.
+
+    `others` is the share of the machine's cores that other processes took meanwhile.
+    """
 
     status: int
     wall: float
@@ -35,6 +38,7 @@ class Run:
     peak_file: int
     peak_resident: int
     samples: int
+    others: float
     output: str
 
     @property
@@ -91,6 +95,12 @@ class _Sampler(threading.Thread):
             self.samples += 1
 
 
+def busy_seconds() -> float:
+    """Core seconds that anything on this machine has used since it started; waiting does not count."""
+    fields = [int(f) for f in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def run(
     command: Sequence[str | os.PathLike[str]],
     *,
@@ -99,7 +109,7 @@ def run(
 ) -> Run:
     """Run `command` to its end and measure it; its output is kept, not shown. `env` is added to ours."""
     reader, writer = os.pipe()
-    start = time.perf_counter()
+    busy, mine, start = busy_seconds(), time.process_time(), time.perf_counter()
     process = subprocess.Popen(command, stdout=writer, stderr=writer, env={**os.environ, **(env or {})})
     os.close(writer)
     sampler = _Sampler(process.pid, interval)
@@ -108,6 +118,7 @@ def run(
         output = pipe.read()
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
+    others = busy_seconds() - busy - usage.ru_utime - usage.ru_stime - (time.process_time() - mine)
     process.returncode = os.waitstatus_to_exitcode(status)
     sampler.stop.set()
     sampler.join()
@@ -120,6 +131,7 @@ def run(
         sampler.file,
         sampler.resident,
         sampler.samples,
+        max(0.0, others) / wall / len(os.sched_getaffinity(0)),
         output.decode(errors="replace"),
     )
 
@@ -138,8 +150,8 @@ def main() -> None:
     print("| wall s | CPU s | peak anonymous MB | peak mapped file MB | peak resident MB | samples |")
     print("|---|---|---|---|---|---|")
     print(
-        f"| {result.wall:.2f} | {result.cpu:.2f} | {result.peak_anon / 1e6:.0f} | {result.peak_file / 1e6:.0f} "
-        f"| {result.peak_resident / 1e6:.0f} | {result.samples} |"
+        f"| {result.wall:.2f} | {result.cpu:.2f} | {result.peak_anon / 1e6:.0f} "
+        f"| {result.peak_file / 1e6:.0f} | {result.peak_resident / 1e6:.0f} | {result.samples} |"
     )
     sys.exit(result.status)
 

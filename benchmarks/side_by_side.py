@@ -8,13 +8,17 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peak_memory import Run, run
+from peak_memory import Run, busy_seconds, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+FILLER_BYTES = 1 << 36  # a sparse file: it takes no space on the disk
+ENOUGH_FREE = 1_000_000_000
 
 
 def parser(description: str | None, *, rounds: int = 5) -> argparse.ArgumentParser:
@@ -53,16 +57,6 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def warm(folders: Iterable[Path]) -> None:
-    """Read every weight file once, so that it lies in the page cache as far as it fits."""
-    buffer = bytearray(1 << 22)
-    for folder in folders:
-        for file in weight_files(folder):
-            with file.open("rb", buffering=0) as stream:
-                while stream.readinto(buffer):
-                    pass
-
-
 def remove(path: Path) -> None:
     """Remove a folder or file if it is there."""
     if path.is_dir():
@@ -84,6 +78,58 @@ def floor_command(inputs: Sequence[Path], out: Path) -> list[str]:
     return ["sh", "-ec", script, "floor", str(out), str(len(weight_files(inputs[0]))), *files]
 
 
+def _read(path: Path, start: int, limit: int) -> int:
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(start)
+        buffer, done = bytearray(1 << 22), 0
+        while done < limit and (got := stream.readinto(buffer)):
+            done += got
+    return done
+
+
+class Cache:
+    """Brings the page cache into the same state before every run: inputs in it, the rest of memory filled.
+
+    The filling is a sparse file's pages, first in line to be given up. On a machine that has been up for a
+    day memory is in that state anyway. Where memory is free instead, a virtual machine may have lent it
+    back to its host, and getting it again can cost more than everything that is measured here.
+    """
+
+    def __init__(self, work: Path, inputs: Sequence[Path]) -> None:
+        self._filler, self._inputs, self._at = work / "filler", inputs, 0
+
+    def prepare(self) -> None:
+        """Fill memory, then read the inputs twice, so that they are the last to be given up."""
+        with self._filler.open("ab") as made:
+            made.truncate(FILLER_BYTES)
+        step, begun = 1 << 28, self._at
+        while _free_bytes() > ENOUGH_FREE and self._at < begun + (1 << 34):
+            _read(self._filler, self._at % FILLER_BYTES, step)
+            self._at += step
+        for folder in self._inputs:
+            for file in weight_files(folder):
+                _read(file, 0, sys.maxsize)
+
+    def close(self) -> None:
+        """Remove the filling."""
+        remove(self._filler)
+
+
+def _free_bytes() -> int:
+    line = next(x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemFree"))
+    return int(line.split()[1]) * 1024
+
+
+def wait_for_quiet(patience: float = 120.0) -> None:
+    """Wait until the cores have been idle for a second, but no longer than `patience` seconds."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        before, begun = busy_seconds(), time.monotonic()
+        time.sleep(1)
+        if busy_seconds() - before < 0.1 * (time.monotonic() - begun):
+            return
+
+
 def in_turns(
     commands: Mapping[str, Sequence[str]],
     rounds: int,
@@ -91,30 +137,40 @@ def in_turns(
     out: Path,
     inputs: Sequence[Path],
     env: Mapping[str, str] | None = None,
-    after: Callable[[str], None] | None = None,
-    interval: float = 0.005,
 ) -> dict[str, list[Run]]:
-    """Run the commands A B C, A B C, … `rounds` times; every second round backwards, so that drift cancels.
+    """Run the commands A B C, C B A, … `rounds` times, so that drift cancels.
 
-    Before each: the output is removed, the disk is idle, the inputs are in the page cache. `after` is called
-    with a command's name before its output is removed. A command that fails ends the measurement.
+    Before each: the output is removed, the disk has nothing left to do, the machine is quiet, the inputs
+    are in the page cache. A run that other processes disturbed is repeated, up to three times. A command
+    that fails ends the measurement.
     """
     runs: dict[str, list[Run]] = {name: [] for name in commands}
-    for number in range(rounds):
-        order = list(commands) if number % 2 == 0 else list(commands)[::-1]
-        for name in order:
-            remove(out)
-            os.sync()
-            warm(inputs)
-            result = run(commands[name], env=env, interval=interval)
-            if result.status:
-                sys.exit(f"{name} failed ({result.status}): {' '.join(commands[name])}\n{result.output}")
-            print(f"  round {number + 1} {name}: {result.wall:.2f} s", file=sys.stderr)
-            runs[name].append(result)
-            if after is not None:
-                after(name)
-    remove(out)
+    cache = Cache(out.parent, inputs)
+    try:
+        for number in range(rounds):
+            for name in list(commands)[:: 1 if number % 2 == 0 else -1]:
+                runs[name].append(_undisturbed(name, commands[name], out, cache, env))
+    finally:
+        cache.close()
+        remove(out)
     return runs
+
+
+def _undisturbed(
+    name: str, command: Sequence[str], out: Path, cache: Cache, env: Mapping[str, str] | None
+) -> Run:
+    for _ in range(4):
+        remove(out)
+        os.sync()
+        wait_for_quiet()
+        cache.prepare()
+        result = run(command, env=env)
+        if result.status:
+            sys.exit(f"{name} failed ({result.status}): {' '.join(command)}\n{result.output}")
+        print(f"  {name}: {result.wall:.2f} s, others {result.others:.0%}", file=sys.stderr)
+        if result.others < 0.1:
+            break
+    return result
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:

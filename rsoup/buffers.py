@@ -23,7 +23,7 @@ def first_difference(tensor: str, one: Source, other: Source) -> str | None:
         a, b = ours[:size], theirs[:size]
         one.read(tensor, start, a)
         other.read(tensor, start, b)
-        if spec.dtype.kind == "bool" and bytes(a).strip(b"\0\1"):
+        if spec.dtype.kind == "bool" and bytes(a).translate(None, b"\0\1"):
             raise RefusedFileError(
                 "E0814",
                 f"the boolean tensor '{show(tensor)}' of '{show(one.name)}' holds bytes other than 0 and 1",

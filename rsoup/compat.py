@@ -15,8 +15,8 @@ from rsoup.tensors import Header
 class Mismatch:
     """A group of tensors with the same fault: which kind, which tensors, what to say of them, a guess why.
 
-    Kinds: `missing` (not in every checkpoint), `shape`, `dtype` (one side cannot be averaged), `quantised`,
-    `config`, `tokenizer`, `empty`.
+    Kinds: `missing` (not in every checkpoint), `shape`, `dtype` (one side cannot be averaged), `state` (of a
+    training run, not of the model), `quantised`, `config`, `tokenizer`, `empty`.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class Mismatch:
 def dropped(headers: Sequence[Header], globs: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """For each glob of `--drop`, the tensor names it matches in any of the checkpoints."""
     names = dict.fromkeys(name for header in headers for name in header)
-    return {glob: tuple(fnmatch.filter(names, glob)) for glob in globs}
+    return {glob: tuple(name for name in names if fnmatch.fnmatchcase(name, glob)) for glob in globs}
 
 
 def compare_headers(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
@@ -36,13 +36,52 @@ def compare_headers(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
 
     The first checkpoint is the measure. Tensors with the same fault are one mismatch.
     """
-    names = list(checkpoints)
     found: list[Mismatch] = []
-    if empty := [name for name in names if not checkpoints[name]]:
-        found.append(Mismatch("empty", f"{listing(empty)} holds no tensors at all"))
-    found += _missing(checkpoints)
-    found += _unlike(checkpoints)
-    return found
+    if empty := [name for name, header in checkpoints.items() if not header]:
+        found.append(
+            Mismatch("empty", f"{listing(empty)} {'hold' if len(empty) > 1 else 'holds'} no tensors")
+        )
+    return [*found, *_state(checkpoints), *_missing(checkpoints), *_unlike(checkpoints)]
+
+
+_STATE = re.compile(
+    r"^(?P<root>(?:.*\.)?(?:optimizers?|optim|optimizer_states?|optimizer_state_dict|opt_state|lr_schedulers?|"
+    r"lr_scheduler_state_dict|grad_scaler|(?:cuda_|cpu_)?rng_states?))(?:\.|$)"
+)
+_MOMENTS = re.compile(r"(?:^|\.)(?P<leaf>exp_avg|exp_avg_sq|max_exp_avg_sq|momentum_buffer)(?:\.|$)")
+_EMA = re.compile(r"^(?P<root>(?:.*\.)?(?:ema|ema_model|model_ema|ema_weights))\.")
+
+
+def _state(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
+    """What a training run keeps beside its model: mixing an optimizer's moments means nothing."""
+    groups: dict[str, dict[str, None]] = {}
+    for tensor in dict.fromkeys(tensor for header in checkpoints.values() for tensor in header):
+        if found := _STATE.match(tensor):
+            groups.setdefault(f"{found['root']}*", {})[tensor] = None
+        elif found := _MOMENTS.search(tensor):
+            groups.setdefault(f"*{found['leaf']}*", {})[tensor] = None
+    return [
+        Mismatch(
+            "state",
+            f"{_count(list(tensors))} of an optimizer or a random generator, not of the model: {listing(list(tensors), 3)}",
+            tuple(tensors),
+            f"leave out what only the training needs: --drop '{show(glob)}'",
+        )
+        for glob, tensors in groups.items()
+    ]
+
+
+def averaged_copies(header: Header) -> list[str]:
+    """Notes on tensors that look like a running average (EMA) kept beside the weights: mixed like weights."""
+    roots: dict[str, int] = {}
+    for tensor in header:
+        if found := _EMA.match(tensor):
+            roots[found["root"]] = roots.get(found["root"], 0) + 1
+    return [
+        f"{count} tensors under '{show(root)}' look like a running average of the weights and are mixed as such; "
+        f"without them: --drop '{show(root)}.*'"
+        for root, count in roots.items()
+    ]
 
 
 def _missing(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
@@ -57,7 +96,8 @@ def _missing(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
         what = (
             f"{_count(tensors)} of {listing(having)} not in {listing(list(lacking))}: {listing(tensors, 3)}"
         )
-        result.append(Mismatch("missing", what, tuple(tensors), _why_missing(tensors, checkpoints, lacking)))
+        guess = _why_missing(tensors, checkpoints, having[0], lacking[0])
+        result.append(Mismatch("missing", what, tuple(tensors), guess))
     return result
 
 
@@ -65,137 +105,117 @@ def _count(tensors: Sequence[str]) -> str:
     return "1 tensor" if len(tensors) == 1 else f"{len(tensors)} tensors"
 
 
-_PREFIXES = ("module.", "_orig_mod.", "model.", "base_model.model.", "transformer.", "language_model.")
+_HEAD = re.compile(
+    r"^(?P<head>(?:.*\.)?(?:v_head|score|value_head|reward_head|classifier|regression_head))\."
+)
+_ONE_EXPERT, _FUSED_EXPERTS = re.compile(r"experts\.[0-9]+\."), re.compile(r"experts\.[a-z_]+$")
 
 
 def _why_missing(
-    tensors: Sequence[str], checkpoints: Mapping[str, Header], lacking: Sequence[str]
+    tensors: Sequence[str], checkpoints: Mapping[str, Header], having: str, lacking: str
 ) -> str | None:
-    if all(name.endswith("lm_head.weight") for name in tensors):
-        return "a tied head, stored by one and left out by the other? if they are equal to the embeddings: --drop lm_head.weight"
-    if all(re.search(r"(^|\.)(v_head|score|value_head|reward_head)\.", name) for name in tensors):
-        return f"a value or reward head that only training needs? then: --drop '{tensors[0].split('.')[0]}.*'"
+    ours, theirs = checkpoints[having], checkpoints[lacking]
+    if all(name.endswith(("lm_head.weight", "embed_out.weight")) for name in tensors):
+        return f"a tied head, stored by one and left out by the other? if it equals the embeddings: --drop '{show(tensors[0])}'"
+    heads = dict.fromkeys(found["head"] if (found := _HEAD.match(name)) else "" for name in tensors)
+    if all(heads):
+        drops = " ".join(f"--drop '{show(head)}.*'" for head in heads)
+        return f"a value, reward or task head that the soup does not need? then: {drops}"
     if any(".lora_" in name or "lora_A" in name for name in tensors):
         return "a LoRA adapter? merge it into its base first"
-    for name in lacking:
-        header = checkpoints[name]
-        for prefix in _PREFIXES:
-            if all(f"{prefix}{tensor}" in header for tensor in tensors):
-                return (
-                    f"the same tensors are called '{prefix}…' in '{show(name)}': saved from a wrapped model"
-                )
-            if all(tensor.startswith(prefix) and tensor[len(prefix) :] in header for tensor in tensors):
-                return f"the same tensors lack the prefix '{prefix}' in '{show(name)}'"
-        if any(re.search(r"experts\.[0-9]+\.", tensor) for tensor in (*tensors, *header)) and any(
-            re.search(r"experts\.[a-z_]+$", tensor) for tensor in (*tensors, *header)
-        ):
-            return (
-                "fused experts in one and separate ones in the other: saved with save_original_format=False?"
-            )
+    if _ways(ours) != _ways(theirs):
+        return (
+            "fused experts in one and separate ones in the other: saved with save_original_format=False? "
+            "load it with transformers and save it again without that"
+        )
+    renamed = _renamed(tensors, ours, theirs)
+    if renamed is None:
+        return None
+    old, new = renamed
+    where = f"in '{show(lacking)}' the same tensors"
+    if not old:
+        return f"{where} are called '{show(new)}…': saved from a wrapped model? save the model inside the wrapper"
+    if not new:
+        return (
+            f"{where} lack the prefix '{show(old)}': saved from the inner model, or here from a wrapped one?"
+        )
+    return (
+        f"{where} are called '{show(new)}…' instead of '{show(old)}…': load and save it with the same version"
+    )
+
+
+def _ways(header: Header) -> tuple[bool, bool]:
+    """Whether there are experts stored one by one, and experts stored as one tensor."""
+    return any(map(_ONE_EXPERT.search, header)), any(map(_FUSED_EXPERTS.search, header))
+
+
+def _renamed(tensors: Sequence[str], ours: Header, theirs: Header) -> tuple[str, str] | None:
+    """(a, b) if every one of our `tensors` begins with a and is theirs with b in its place; else None."""
+    parts = tensors[0].split(".")
+    nearest: tuple[int, str] = (0, "")
+    for other in theirs:
+        if other in ours or other.rpartition(".")[2] != parts[-1]:
+            continue
+        alike = 0
+        for one, two in zip(reversed(parts), reversed(other.split(".")), strict=False):
+            if one != two:
+                break
+            alike += 1
+        nearest = max(nearest, (alike, other))
+    alike, other = nearest
+    if not alike:
+        return None
+    old = "".join(f"{part}." for part in parts[:-alike])
+    new = "".join(f"{part}." for part in other.split(".")[:-alike])
+    if all(name.startswith(old) and new + name[len(old) :] in theirs for name in tensors):
+        return old, new
     return None
 
 
 def _unlike(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
-    names = list(checkpoints)
     shapes: dict[tuple[str, str], list[str]] = {}
     dtypes: dict[tuple[str, str, str, str], list[str]] = {}
-    first = checkpoints[names[0]]
-    for tensor, spec in first.items():
-        for name in names[1:]:
-            other = checkpoints[name].get(tensor)
-            if other is None or other == spec:
-                continue
-            if other.shape != spec.shape:
-                shapes.setdefault((names[0], name), []).append(tensor)
-            elif other.dtype != spec.dtype and not (spec.dtype.kind == other.dtype.kind == "float"):
-                dtypes.setdefault((names[0], name, spec.dtype.name, other.dtype.name), []).append(tensor)
+    seen: dict[str, str] = {}  # tensor → the first checkpoint that has it: the measure
+    for name, header in checkpoints.items():
+        for tensor, spec in header.items():
+            first = seen.setdefault(tensor, name)
+            measure = checkpoints[first][tensor]
+            if measure.shape != spec.shape:
+                shapes.setdefault((first, name), []).append(tensor)
+            elif measure.dtype != spec.dtype and not (measure.dtype.kind == spec.dtype.kind == "float"):
+                dtypes.setdefault((first, name, measure.dtype.name, spec.dtype.name), []).append(tensor)
     result = []
-    for (one, other_name), tensors in shapes.items():
-        examples = "; ".join(
-            f"'{show(tensor)}' is {list(first[tensor].shape)} and {list(checkpoints[other_name][tensor].shape)}"
-            for tensor in tensors[:3]
-        )
-        what = f"{_count(tensors)} of another shape in '{show(one)}' and '{show(other_name)}': {examples}"
-        result.append(
-            Mismatch(
-                "shape",
-                what,
-                tuple(tensors),
-                _why_shape(tensors, first, checkpoints[other_name], one, other_name),
-            )
-        )
-    for (one, other_name, a, b), tensors in dtypes.items():
-        what = f"{_count(tensors)} stored as {a} in '{show(one)}' and as {b} in '{show(other_name)}': {listing(tensors, 3)}"
-        result.append(
-            Mismatch(
-                "dtype", what, tuple(tensors), "one of them is quantised? mix the originals, then quantise"
-            )
-        )
+    for (one, other), tensors in shapes.items():
+        a, b = checkpoints[one], checkpoints[other]
+        examples = "; ".join(f"'{show(t)}' is {list(a[t].shape)} and {list(b[t].shape)}" for t in tensors[:3])
+        more = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
+        what = f"{_count(tensors)} of another shape in '{show(one)}' and '{show(other)}': {examples}{more}"
+        result.append(Mismatch("shape", what, tuple(tensors), _why_shape(tensors, a, b, one, other)))
+    for (one, other, kind, other_kind), tensors in dtypes.items():
+        what = f"{_count(tensors)} stored as {kind} in '{show(one)}' and as {other_kind} in '{show(other)}': {listing(tensors, 3)}"
+        guess = "one of them is quantised? mix the originals, then quantise"
+        result.append(Mismatch("dtype", what, tuple(tensors), guess))
     return result
 
 
 _VOCABULARY = re.compile(
-    r"(embed_tokens|wte|word_embeddings|lm_head|embed_in|embed_out|shared|embeddings\.tok_embeddings|output)\.(weight|bias)$"
+    r"(?:^|\.)(?:embed_tokens|embed_tokens_per_layer|wte|word_embeddings|tok_embeddings|lm_head|embed_in|embed_out|shared|"
+    r"embeddings|output|predictions\.decoder|predictions|decoder|generator_lm_head|final_logits)(?:\.weight|\.bias|_bias)$"
 )
 
 
 def _why_shape(tensors: Sequence[str], one: Header, other: Header, first: str, second: str) -> str | None:
-    if all(_VOCABULARY.search(tensor) for tensor in tensors):
-        rows = [(one[tensor].shape[:1], other[tensor].shape[:1]) for tensor in tensors]
-        if len(set(rows)) == 1 and all(one[t].shape[1:] == other[t].shape[1:] for t in tensors):
-            a, b = rows[0][0][0], rows[0][1][0]
-            larger = first if a > b else second
-            return (
-                f"a resized or padded vocabulary: rows {min(a, b)} to {max(a, b) - 1} exist only in '{show(larger)}'; "
-                "resize both to the same size with resize_token_embeddings"
-            )
     if all(sorted(one[tensor].shape) == sorted(other[tensor].shape) for tensor in tensors):
-        return "transposed in one of them (Conv1D and Linear?)"
-    return "models of different sizes?"
-
-
-_QUANTISED = (
-    (
-        "bitsandbytes",
-        re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format)$|\.quant_state\."),
-    ),
-    ("GPTQ or AWQ", re.compile(r"\.(qweight|qzeros|g_idx)$")),
-    (
-        "scaled fp8",
-        re.compile(
-            r"\.(weight_scale|weight_scale_inv|input_scale|weight_scale_2|scale_weight|k_scale|v_scale)$"
-        ),
-    ),
-    ("compressed-tensors", re.compile(r"\.(weight_packed|weight_zero_point|weight_g_idx)$")),
-    ("MXFP4 or NVFP4", re.compile(r"_(blocks|scales)$|\.weight_global_scale$")),
-    ("AQLM", re.compile(r"\.(codebooks|codes)$")),
-    ("EETQ", re.compile(r"\.weight_scales$")),
-    ("quanto or torchao", re.compile(r"\.(_data|_scale|_shift|tensor_impl.*|weight\._data|weight\._scale)$")),
-)
-_ORDER = "mix the original checkpoints, then quantise the soup"
-
-
-def quantised(name: str, header: Header, config: Mapping[str, object] | None) -> Mismatch | None:
-    """How this checkpoint is quantised, as a mismatch; None where its floats are the weights themselves."""
-    described = (config or {}).get("quantization_config") or (config or {}).get("compression_config")
-    if described:
-        method = (
-            described.get("quant_method") or described.get("format") if isinstance(described, dict) else None
+        return "transposed in one of them (Conv1D and Linear)?"
+    rows = {(one[tensor].shape[:1], other[tensor].shape[:1]) for tensor in tensors}
+    alike = all(one[tensor].shape[1:] == other[tensor].shape[1:] for tensor in tensors)
+    if alike and len(rows) == 1 and all(map(_VOCABULARY.search, tensors)):
+        ((a,), (b,)) = next(iter(rows))
+        larger = first if a > b else second
+        return (
+            f"a resized or padded vocabulary: rows {min(a, b)} to {max(a, b) - 1} exist only in '{show(larger)}'; "
+            "resize both to the same size with resize_token_embeddings"
         )
-        what = f"'{show(name)}' is quantised ({show(method or 'see quantization_config in its config.json')})"
-        return Mismatch("quantised", what, (), _ORDER)
-    for method, pattern in _QUANTISED:
-        found = [tensor for tensor in header if pattern.search(tensor)]
-        if found:
-            what = f"'{show(name)}' is quantised ({method}): {listing(found, 3)} hold codes or scales, not weights"
-            return Mismatch("quantised", what, tuple(found), _ORDER)
-    packed = [
-        tensor
-        for tensor, spec in header.items()
-        if spec.dtype.kind == "packed" and "FNUZ" not in spec.dtype.name
-    ]
-    if packed:
-        kinds = sorted({header[tensor].dtype.name for tensor in packed})
-        what = f"'{show(name)}' holds {', '.join(kinds)} in {listing(packed, 3)}: packed numbers or scales of blocks"
-        return Mismatch("quantised", what, tuple(packed), _ORDER)
-    return None
+    if all(_HEAD.match(tensor) for tensor in tensors):
+        return "task heads for other numbers of labels? leave them out with --drop"
+    return "models of different sizes?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -37,15 +38,18 @@ class Console:
     def result(self, human: str, data: Mapping[str, object], short: str) -> None:
         """Print a command's result once: as text, as JSON with `schema`, or as its shortest form."""
         if self.as_json:
-            text = json.dumps({"schema": 1, **data}, indent=2, ensure_ascii=True, allow_nan=False)
+            self._answer(json.dumps({"schema": 1, **data}, indent=2, ensure_ascii=True, allow_nan=False))
+        elif not self.quiet:
+            self._answer(human)
+        elif self.out.isatty():
+            self._answer(show(short, len(short)))
         else:
-            text = short if self.quiet else human
-        self._write(self.out, text + "\n")
+            self._answer(os.fsencode(short))  # a path as the file system has it, for the next program
 
     def talk(self, text: str) -> None:
         """Say something on stderr; not with `--quiet` or `--json`."""
         if not self.quiet and not self.as_json:
-            self._write(self.err, text + "\n")
+            self._say(text)
 
     def note(self, text: str) -> None:
         """A finding the user should know; on stderr, with `--json` it is in the document instead."""
@@ -54,8 +58,7 @@ class Console:
     def error(self, error: RsoupError) -> None:
         """The error as its few lines on stderr, or as JSON on stdout with `--json`."""
         if self.as_json:
-            document = {"schema": 1, "error": error_json(error)}
-            self._write(self.out, json.dumps(document, indent=2, ensure_ascii=True) + "\n")
+            self._answer(json.dumps({"schema": 1, "error": error_json(error)}, indent=2, ensure_ascii=True))
             return
         lines = [f"{self._red('error')}[{error.code}]: {error.message}"]
         if error.where:
@@ -66,26 +69,50 @@ class Console:
         ]
         if error.hint:
             lines.append(f"  hint   {error.hint}")
-        self._write(self.err, "\n".join(lines) + "\n")
+        self._say("\n".join(lines))
 
     def _red(self, text: str) -> str:
         return f"\x1b[31m{text}\x1b[0m" if use_colour(self.err) else text
 
-    @staticmethod
-    def _write(stream: TextIO, text: str) -> None:
-        """Write and flush; a reader that is gone ends the program quietly (141), a full device is an error."""
-        encoding = stream.encoding or "utf-8"
+    def _say(self, text: str) -> None:
+        """Write to stderr; that nobody can hear it stops nothing."""
+        with contextlib.suppress(OSError, ValueError):
+            self.err.write(_plain(text, self.err) + "\n")
+            self.err.flush()
+
+    def _answer(self, text: str | bytes) -> None:
+        """Write to stdout; a reader that is gone ends the program quietly (141), a full device is an error."""
         try:
-            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            stream.flush()
+            if isinstance(text, bytes) and hasattr(self.out, "buffer"):
+                self.out.buffer.write(text + b"\n")
+            else:
+                self.out.write(_plain(os.fsdecode(text), self.out) + "\n")
+            self.out.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            silence(self.out)
             raise SystemExit(141) from None
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            silence(self.out)
             raise TargetError(
-                "E0604", f"writing the answer failed: {error.strerror}", where="stdout"
+                "E0604",
+                f"writing the answer failed: {error.strerror}",
+                where="stdout",
+                hint="only the answer is lost: what was made is complete",
             ) from error
+
+
+def _plain(text: str, stream: TextIO) -> str:
+    """`text` with what the stream's encoding cannot hold as escapes."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def silence(stream: TextIO) -> None:
+    """Send the rest of a stream nowhere, so that Python does not stumble over it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def error_json(error: RsoupError) -> dict[str, object]:
@@ -117,42 +144,52 @@ class ProgressBar:
         self._bar: Any = None
         self._task: Any = None
         self._phase = ""
-        self._next_line = time.monotonic() + LINE_SECONDS
-        self._begun = time.monotonic()
+        self._last = (time.monotonic(), 0)
 
     def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError):
+                self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show where the work is."""
+        """Show where the work is; a terminal that is gone stops nothing."""
         if self._console.quiet or self._console.as_json:
             return
         if self._console.err.isatty() and os.environ.get("TERM") != "dumb":
-            self._show_bar(progress)
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + LINE_SECONDS
-            seconds = max(time.monotonic() - self._begun, 1e-9)
-            rate = progress.done_bytes / seconds
-            left = (progress.total_bytes - progress.done_bytes) / max(rate, 1)
-            self._console.talk(
-                f"{progress.phase}: {size_text(progress.done_bytes)} of {size_text(progress.total_bytes)}, "
-                f"{size_text(rate)}/s, about {left:.0f} s left"
-            )
+            with contextlib.suppress(OSError):
+                self._show_bar(progress)
+        else:
+            self._show_line(progress)
+
+    def _show_line(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.phase != self._phase:
+            self._phase = progress.phase
+            self._last = (self._last[0], 0)
+        then, before = self._last
+        if now - then < LINE_SECONDS:
+            return
+        self._last = (now, progress.done_bytes)
+        rate = (progress.done_bytes - before) / (now - then)
+        left = (progress.total_bytes - progress.done_bytes) / max(rate, 1)
+        self._console.talk(
+            f"{progress.phase}: {size_text(progress.done_bytes)} of {size_text(progress.total_bytes)}, "
+            f"{size_text(rate)}/s, about {_time_text(left)} left"
+        )
 
     def _show_bar(self, progress: Progress) -> None:
         from rich.console import Console as RichConsole
         from rich.progress import (
             BarColumn,
             DownloadColumn,
-            Progress as Bar,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.progress import Progress as Bar
 
         if self._bar is None:
             screen = RichConsole(file=self._console.err, no_color=not use_colour(self._console.err))
@@ -171,6 +208,13 @@ class ProgressBar:
             self._phase = progress.phase
             self._task = self._bar.add_task(progress.phase, total=progress.total_bytes)
         self._bar.update(self._task, completed=progress.done_bytes)
+
+
+def _time_text(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:

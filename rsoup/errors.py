@@ -11,27 +11,31 @@ RsoupError
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
 SHOWN_LENGTH = 120
+PATH_LENGTH = 4096
+_INVISIBLE = frozenset(  # letters and marks that take no place: Unicode's Default_Ignorable_Code_Point
+    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x3164, 0xFFA0))
+) | frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 
 
 def show(text: object, limit: int = SHOWN_LENGTH) -> str:
-    """`text` with nothing left that could write to a terminal but printable characters.
+    """`text` with nothing left that could write to a terminal but characters one can see.
 
-    Control, format (bidirectional, zero-width), surrogate, private and line-separating
+    Control, format (bidirectional, zero-width), surrogate, private, line-separating and invisible
     characters become `\\u{…}`; more than `limit` characters are cut with an ellipsis.
     """
     raw = str(text)
     cut = raw if len(raw) <= limit else raw[: limit - 1] + "…"
-    return "".join(c if _is_plain(c) else f"\\u{{{ord(c):x}}}" for c in cut)
+    if cut.isascii() and cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() and c not in _INVISIBLE else f"\\u{{{ord(c):x}}}" for c in cut)
 
 
-def _is_plain(character: str) -> bool:
-    if " " <= character <= "~":
-        return True
-    return unicodedata.category(character)[0] not in "CZ"
+def show_path(path: object) -> str:
+    """`path` like `show`, but whole: a path that is cut cannot be pasted."""
+    return show(path, PATH_LENGTH)
 
 
 def listing(names: list[str], limit: int = 5) -> str:

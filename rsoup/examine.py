@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from rsoup.compat import Mismatch, compare_headers, quantised
-from rsoup.compat_files import compare_configs, compare_tokenizers
+from rsoup.compat import Mismatch, averaged_copies, compare_headers
+from rsoup.compat_config import compare_configs
+from rsoup.compat_quantised import bare_fp8, quantised
+from rsoup.compat_tokenizer import compare_tokenizers
 from rsoup.errors import IncompatibleError, Problem, listing, show
 from rsoup.storage.files import parse_json
 from rsoup.storage.protocols import Source
@@ -13,6 +16,9 @@ from rsoup.tensors import Header
 
 MAX_CONFIG_BYTES = 10_000_000
 MAX_TOKENIZER_BYTES = 200_000_000
+SHOWN_MISMATCHES = 20
+_CHUNK_BYTES = 1 << 20
+_TOKENIZER = "tokenizer.json"
 _VOCABULARIES = (
     "vocab.json",
     "merges.txt",
@@ -38,27 +44,27 @@ def examine(sources: Sequence[Source], drop: frozenset[str], allow: Sequence[str
     Raises IncompatibleError E0301 with every difference there is, E0302 if one of them is quantised.
     Differences the user allowed (`config`, `tokenizer`) become notes.
     """
-    headers = {
-        _distinct(i, source, sources): _without(source.header, drop) for i, source in enumerate(sources)
-    }
-    configs = {name: _config(source) for name, source in zip(headers, sources, strict=True)}
+    named = {_distinct(i, source, sources): source for i, source in enumerate(sources)}
+    headers = {name: _without(source.header, drop) for name, source in named.items()}
+    configs = {name: _config(source) for name, source in named.items()}
     packed = [what for name in headers if (what := quantised(name, headers[name], configs[name]))]
     if packed:
         raise _error(
             "E0302",
-            f"{len(packed)} of {len(sources)} checkpoints are quantised and have no weights to average",
+            f"{len(packed)} of {len(sources)} checkpoints {'are' if len(packed) > 1 else 'is'} quantised: codes have no average",
             packed,
         )
-    found = compare_headers(headers)
+    found = [_tied(mismatch, named) for mismatch in compare_headers(headers)]
     config_found, notes = compare_configs(configs)
-    found += config_found + _tokenizers(dict(zip(headers, sources, strict=True)), notes)
+    found += config_found + _tokenizers(named, notes)
     refused = [mismatch for mismatch in found if _ALLOWABLE.get(mismatch.kind) not in allow]
     notes += [f"allowed: {mismatch.what}" for mismatch in found if mismatch not in refused]
     if refused:
         raise _error("E0301", "the checkpoints do not belong together", refused)
-    for name, source in zip(headers, sources, strict=True):
+    for name, source in named.items():
         notes += [f"{show(name)}: {note}" for note in source.notes]
-    return notes + _batch_norm(sources[0].header)
+    first = next(iter(headers.values()))
+    return [*notes, *_batch_norm(first), *bare_fp8(first), *averaged_copies(first)]
 
 
 def _distinct(index: int, source: Source, sources: Sequence[Source]) -> str:
@@ -79,11 +85,13 @@ def _config(source: Source) -> Mapping[str, object] | None:
 
 
 def _error(code: str, message: str, mismatches: Sequence[Mismatch]) -> IncompatibleError:
-    details = tuple(Problem(m.kind, m.what + (f" ({m.guess})" if m.guess else "")) for m in mismatches[:20])
+    details = tuple(
+        Problem(m.kind, m.what + (f" ({m.guess})" if m.guess else "")) for m in mismatches[:SHOWN_MISMATCHES]
+    )
     kinds = {mismatch.kind for mismatch in mismatches}
     hint = None
-    if len(mismatches) > 20:
-        message += f" ({len(mismatches)} differences, the first 20 shown)"
+    if len(mismatches) > SHOWN_MISMATCHES:
+        message += f" ({len(mismatches)} differences, the first {SHOWN_MISMATCHES} shown)"
     if code == "E0302":
         hint = "mix the original checkpoints, then quantise the soup"
     elif kinds <= set(_ALLOWABLE):
@@ -96,13 +104,47 @@ def _error(code: str, message: str, mismatches: Sequence[Mismatch]) -> Incompati
     return IncompatibleError(code, message, details=details, hint=hint)
 
 
+def _tied(mismatch: Mismatch, sources: Mapping[str, Source]) -> Mismatch:
+    """The mismatch of a head that some store and some tie to the embeddings, with the truth for a guess."""
+    if mismatch.kind != "missing" or len(mismatch.tensors) != 1 or "tied" not in (mismatch.guess or ""):
+        return mismatch
+    head = mismatch.tensors[0]
+    drop = f"--drop '{show(head)}'"
+    for name, source in sources.items():
+        if head not in source.header:
+            continue
+        twins = [other for other, spec in source.header.items() if other != head and "embed" in other]
+        twins = [other for other in twins if source.header[other] == source.header[head]]
+        if not any(_same_bytes(source, head, twin) for twin in twins):
+            guess = (
+                f"in '{show(name)}' it is a head of its own, not the embeddings again: {drop} would lose it"
+            )
+            return replace(mismatch, guess=guess)
+    return replace(mismatch, guess=f"a tied head: it equals the embeddings wherever it is stored, so {drop}")
+
+
+def _same_bytes(source: Source, one: str, other: str) -> bool:
+    """Whether two tensors of a checkpoint hold the same bytes."""
+    size = source.header[one].nbytes
+    ours, theirs = (memoryview(bytearray(min(_CHUNK_BYTES, size))) for _ in range(2))
+    for start in range(0, size, _CHUNK_BYTES):
+        count = min(_CHUNK_BYTES, size - start)
+        source.read(one, start, ours[:count])
+        source.read(other, start, theirs[:count])
+        if ours[:count] != theirs[:count]:
+            return False
+    return True
+
+
 def _tokenizers(sources: Mapping[str, Source], notes: list[str]) -> list[Mismatch]:
     found: list[Mismatch] = []
     having = [name for name, source in sources.items() if _has_tokenizer(source)]
     if having and (lacking := [name for name in sources if name not in having]):
         notes.append(f"no tokenizer in {listing(lacking)}: it was not compared")
-    for name in having[1:]:
-        found += _compare_two(having[0], sources[having[0]], name, sources[name])
+    alike = [name for name in having[1:] if not _differ(having[0], name, sources, notes, found)]
+    if having[:1] == ["base"]:  # a fine-tune may know more tokens than its base, but not than the others
+        for name in alike[1:]:
+            _differ(alike[0], name, sources, notes, found)
     first = next(iter(sources))
     for file in _COMPARED:
         ours = sources[first].side_file(file, MAX_TOKENIZER_BYTES)
@@ -117,28 +159,28 @@ def _tokenizers(sources: Mapping[str, Source], notes: list[str]) -> list[Mismatc
 
 
 def _has_tokenizer(source: Source) -> bool:
-    return any(name in source.side_files for name in ("tokenizer.json", *_VOCABULARIES))
+    return any(name in source.side_files for name in (_TOKENIZER, *_VOCABULARIES))
 
 
-def _compare_two(one_name: str, one: Source, other_name: str, other: Source) -> list[Mismatch]:
-    a, b = (source.side_file("tokenizer.json", MAX_TOKENIZER_BYTES) for source in (one, other))
-    if a is not None and b is not None:
-        if a == b:
-            return []
-        parsed = [
-            parse_json(data, f"{show(name)}/tokenizer.json")
-            for name, data in ((one_name, a), (other_name, b))
-        ]
-        mismatch = compare_tokenizers(one_name, parsed[0], other_name, parsed[1])
-        return [mismatch] if mismatch else []
-    found = []
-    for file in _VOCABULARIES:
-        data = [source.side_file(file, MAX_TOKENIZER_BYTES) for source in (one, other)]
-        if None not in data and data[0] != data[1]:
-            found.append(
-                Mismatch("tokenizer", f"{file} differs between '{show(one_name)}' and '{show(other_name)}'")
-            )
-    return found
+def _differ(
+    one: str, other: str, sources: Mapping[str, Source], notes: list[str], found: list[Mismatch]
+) -> bool:
+    """Add to `found` and `notes` how two tokenizers differ; whether `found` grew."""
+    a, b = (sources[name].side_file(_TOKENIZER, MAX_TOKENIZER_BYTES) for name in (one, other))
+    before = len(found)
+    if a is not None and b is not None and a != b:
+        parsed = [parse_json(data, f"{show(n)}/{_TOKENIZER}") for n, data in ((one, a), (other, b))]
+        mismatch, more = compare_tokenizers(one, parsed[0], other, parsed[1], may_add=one == "base")
+        notes += more
+        found += [mismatch] if mismatch else []
+    elif a is None or b is None:
+        for file in _VOCABULARIES:
+            data = [sources[name].side_file(file, MAX_TOKENIZER_BYTES) for name in (one, other)]
+            if None not in data and data[0] != data[1]:
+                found.append(
+                    Mismatch("tokenizer", f"{file} differs between '{show(one)}' and '{show(other)}'")
+                )
+    return len(found) > before
 
 
 def _batch_norm(header: Header) -> list[str]:

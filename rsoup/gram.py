@@ -14,12 +14,21 @@ Gram = list[list[float]]
 """Gᵢⱼ = ⟨δᵢ, δⱼ⟩ in float64, δᵢ = θᵢ − θ₀."""
 
 
-def products(rows: Sequence[torch.Tensor]) -> list[float]:
-    """⟨rᵢ, rⱼ⟩ for i ≤ j of k rows (n,) float64 → k(k+1)/2 floats, row by row of the upper triangle."""
+def products(rows: torch.Tensor) -> list[float]:
+    """⟨rᵢ, rⱼ⟩ for i ≤ j of `rows` (k, n) float64 → k(k+1)/2 floats, row by row of the upper triangle."""
     import torch
 
-    count = len(rows)
-    return [torch.dot(rows[i], rows[j]).item() for i in range(count) for j in range(i, count)]
+    matrix = torch.mm(rows, rows.T).tolist()
+    return [matrix[i][j] for i in range(len(matrix)) for j in range(i, len(matrix))]
+
+
+def finite_products(rows: torch.Tensor) -> list[float]:
+    """`products` over the elements that are finite in every row; the others are set to 0 in `rows`."""
+    found = products(rows)
+    if math.isfinite(sum(found)):
+        return found
+    rows[:, ~rows.isfinite().all(0)] = 0.0
+    return products(rows)
 
 
 def unfold(upper: Sequence[float], count: int) -> Gram:
@@ -41,7 +50,8 @@ def grouped(gram: Gram, groups: Sequence[Sequence[int]]) -> Gram:
 class Distances:
     """How far each checkpoint moved from the base, and whether they moved the same way.
 
-    `relative[i]` = ‖δᵢ‖/‖θ₀‖ over the tensors in which checkpoint i was read, None where it was not read;
+    `relative[i]` = ‖δᵢ‖/‖θ₀‖ over the tensors in which checkpoint i was read, None where it was not read
+    (or beyond what float64 can square), infinite for a base of zeros;
     `cosine[i][j]` = ⟨δᵢ, δⱼ⟩/(‖δᵢ‖‖δⱼ‖), None where a delta is zero or was not read everywhere.
     """
 
@@ -57,34 +67,40 @@ class GramSum:
         self.count = count
         self.gram: Gram = [[0.0] * count for _ in range(count)]
         self.base_squared = [0.0] * count
-        self.read = [False] * count
+        self.read = [[0] * count for _ in range(count)]  # tensors in which both i and j were read
 
     def add(self, checkpoints: Sequence[int], upper: Sequence[float]) -> None:
         """Add one tensor's products of rows (δ of `checkpoints`…, θ₀), as `products` gives them."""
         part = unfold(upper, len(checkpoints) + 1)
         for a, i in enumerate(checkpoints):
-            self.read[i] = True
             self.base_squared[i] += part[-1][-1]
             for b, j in enumerate(checkpoints):
                 self.gram[i][j] += part[a][b]
+                self.read[i][j] += 1
 
     def distances(self) -> Distances:
         """The distances and cosines of everything that was added."""
-        squared = [self.gram[i][i] for i in range(self.count)]
-        absolute = tuple(math.sqrt(s) if read else None for s, read in zip(squared, self.read, strict=True))
-        relative = tuple(self._relative(i) for i in range(self.count))
-        cosine = tuple(tuple(self._cosine(i, j) for j in range(self.count)) for i in range(self.count))
-        return Distances(absolute, relative, cosine)
+        size = range(self.count)
+        return Distances(
+            tuple(self._absolute(i) for i in size),
+            tuple(self._relative(i) for i in size),
+            tuple(tuple(self._cosine(i, j) for j in size) for i in size),
+        )
+
+    def _absolute(self, i: int) -> float | None:
+        return math.sqrt(self.gram[i][i]) if self.read[i][i] and math.isfinite(self.gram[i][i]) else None
 
     def _relative(self, i: int) -> float | None:
-        if not self.read[i]:
+        moved, size = self.gram[i][i], self.base_squared[i]
+        if not self.read[i][i] or not math.isfinite(moved + size):
             return None
-        if self.base_squared[i] == 0.0:
-            return 0.0 if self.gram[i][i] == 0.0 else math.inf
-        return math.sqrt(self.gram[i][i] / self.base_squared[i])
+        if size == 0.0:
+            return 0.0 if moved == 0.0 else math.inf
+        return math.sqrt(moved / size)
 
     def _cosine(self, i: int, j: int) -> float | None:
-        if not (self.read[i] and self.read[j]) or self.base_squared[i] != self.base_squared[j]:
+        together = 0 < self.read[i][j] == self.read[i][i] == self.read[j][j]
+        norms = math.sqrt(self.gram[i][i]) * math.sqrt(self.gram[j][j]) if together else 0.0
+        if norms == 0.0 or not math.isfinite(norms):
             return None
-        norms = math.sqrt(self.gram[i][i]) * math.sqrt(self.gram[j][j])
-        return None if norms == 0.0 else max(-1.0, min(1.0, self.gram[i][j] / norms))
+        return max(-1.0, min(1.0, self.gram[i][j] / norms))

@@ -1,7 +1,8 @@
 """The arithmetic rsoup-arith/1 on one run of elements: read, widen, multiply, add, round once, write.
 
 Float64 throughout, multiply and add as separate operations, no reduction across elements: the result of an
-element depends on that element of the inputs and on nothing else. Slices are small enough for the L2 cache.
+element depends on that element of the inputs and on nothing else. Slices are small enough to stay in the
+processor's caches, and large enough that the arithmetic, not the calls, takes the time.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rsoup.digests import ChunkHasher
+from rsoup.digests import ChunkHasher, fingerprint_hasher
 from rsoup.errors import IncompatibleError, show
-from rsoup.gram import products
+from rsoup.gram import finite_products, products, unfold
 from rsoup.plan import Plan, Run, TensorPlan
 from rsoup.storage.protocols import Sink, Source
 from rsoup.tensors import DType
@@ -21,15 +22,15 @@ from rsoup.tensors import DType
 if TYPE_CHECKING:
     import torch
 
-SLICE_ELEMENTS = 1 << 16
-ROWS_ELEMENTS = 1 << 18
+SLICE_ELEMENTS = 1 << 18
+ROWS_ELEMENTS = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """What was learnt from one run.
 
-    `output` and `inputs` (checkpoint → bytes) are digests of 1 MiB chunks; `products` the inner products of
+    `output` are digests, `inputs` (checkpoint → bytes) fingerprints of 1 MiB chunks; `products` the inner products of
     (deltas of `deltas`…, θ₀), row by row of the upper triangle; `update_squared` and `error_squared` are
     ‖soup − θ₀‖² before rounding and ‖rounding error‖²; `kept_nonfinite` counts elements that are NaN or
     infinite in every checkpoint alike and were carried over.
@@ -104,7 +105,8 @@ def mix_run(plan: Plan, run: Run, sources: Sequence[Source], sink: Sink, scratch
 def _copy_run(
     plan: Plan, run: Run, tensor: TensorPlan, source: Source, sink: Sink, scratch: Scratch
 ) -> RunRecord:
-    bits, hasher, kept = tensor.spec.dtype.bits, ChunkHasher(), 0
+    bits, kept = tensor.spec.dtype.bits, 0
+    hasher, fingerprints = ChunkHasher(), ChunkHasher(fingerprint_hasher)
     stop = run.stop * bits // 8
     for start in range(run.start * bits // 8, stop, scratch.slice_elements * 8):
         data = scratch.raw_bytes[: min(scratch.slice_elements * 8, stop - start)]
@@ -112,10 +114,11 @@ def _copy_run(
         if tensor.spec.dtype.kind == "float":
             kept += _count_nonfinite(scratch.raw[: len(data)].view(tensor.spec.dtype.torch))
         hasher.update(data)
+        fingerprints.update(data)
         sink.write(tensor.name, start, data)
-    digests = hasher.digests()
     assert tensor.copy_from is not None
-    return RunRecord(run.tensor, digests, ((tensor.copy_from, digests),), kept_nonfinite=kept)
+    read = ((tensor.copy_from, fingerprints.digests()),)
+    return RunRecord(run.tensor, hasher.digests(), read, kept_nonfinite=kept)
 
 
 def _count_nonfinite(values: torch.Tensor) -> int:
@@ -150,10 +153,11 @@ class _Loop:
         self.base = plan.base if tensor.measured else None
         self.deltas = tuple(reader for reader in self.readers if reader != self.base)
         self.keep_rows = self.base is not None or (tensor.spec.dtype.name == "F64" and len(tensor.terms) > 1)
-        self.input_hashers = {reader: ChunkHasher() for reader in self.readers}
+        self.row_of = {reader: row for row, reader in enumerate((*self.deltas, self.base))}
+        self.input_hashers = {reader: ChunkHasher(fingerprint_hasher) for reader in self.readers}
         self.output_hasher = ChunkHasher()
         self.products: list[float] = []
-        self.update_squared = self.error_squared = 0.0
+        self.error_squared = 0.0
         self.kept_nonfinite = 0
         self.bad: torch.Tensor | None = None  # the elements of this slice that are left out of the distances
 
@@ -175,7 +179,7 @@ class _Loop:
             tuple((reader, hasher.digests()) for reader, hasher in self.input_hashers.items()),
             self.deltas if self.base is not None else (),
             tuple(self.products),
-            self.update_squared,
+            self._update_squared(),
             self.error_squared,
             self.kept_nonfinite,
         )
@@ -194,19 +198,18 @@ class _Loop:
         out = self.scratch.typed_out(self.tensor.spec.dtype, count)
         rows = self.scratch.rows() if self.keep_rows else None
         first = True
-        for position, reader in enumerate(self.readers):
+        for reader in self.readers:
             raw = self._read(reader, start, count)
             self.input_hashers[reader].update(self.scratch.raw_bytes[: raw.nbytes])
             coefficient = self.coefficients.get(reader)
-            if rows is not None:
-                rows[position, :count].copy_(raw)
+            target = acc if first else product
+            wide = target if rows is None else rows[self.row_of[reader], :count]
+            wide.copy_(raw)
             if self.tensor.copy_from == reader:
                 out.copy_(raw)
             if coefficient is None:
                 continue
-            target = acc if first else product
-            target.copy_(raw)
-            target.mul_(coefficient)
+            torch.mul(wide, coefficient, out=target)
             if not first:
                 acc.add_(product)
             first = False
@@ -224,7 +227,7 @@ class _Loop:
 
     def _keep_equal(self, rows: torch.Tensor, acc: torch.Tensor) -> None:
         """Where all summands are the same float64, the soup is it too: their rounded sum might not be."""
-        used = [position for position, reader in enumerate(self.readers) if reader in self.coefficients]
+        used = [self.row_of[reader] for reader in self.readers if reader in self.coefficients]
         if len(used) < 2 or not math.isclose(math.fsum(self.coefficients.values()), 1.0):
             return
         equal = rows[used[0]] == rows[used[1]]
@@ -236,61 +239,71 @@ class _Loop:
         """Non-finite elements: carried over where every checkpoint holds the same bits, refused elsewhere."""
         import torch
 
-        wide = out.to(torch.float64)
-        bad = torch.nonzero(~wide.isfinite()).flatten()
+        dtype = self.tensor.spec.dtype
+        too_large = acc.abs() >= dtype.overflow  # torch may saturate fp8 instead of saying so
+        bad = torch.nonzero(too_large | ~out.to(torch.float64).isfinite()).flatten()
         if not len(bad):
             return
-        kept: torch.Tensor | None = None
-        equal = torch.ones(len(bad), dtype=torch.bool)
-        culprit: tuple[int, int, int] | None = None
-        for reader in self.coefficients:
-            values = self._read(reader, start, count)[bad].clone()
-            broken = ~values.to(torch.float64).isfinite()
-            if culprit is None and bool(broken.any()):
-                culprit = reader, int(broken.sum()), int(bad[broken.nonzero()[0, 0]])
-            same = values.to(torch.float64).view(torch.int64)
-            if kept is None:
-                kept, first_values = same, values
-            else:
-                equal &= kept == same
-        assert kept is not None
-        if bool(equal.all()) and culprit is not None:
-            out[bad] = first_values.to(out.dtype)
+        raw = [self._read(reader, start, count)[bad].clone() for reader in self.coefficients]
+        values = [row.to(torch.float64) for row in raw]
+        shared = ~values[0].isfinite()
+        for row in values[1:]:
+            shared &= row.view(torch.int64) == values[0].view(torch.int64)
+        out[bad[shared]] = raw[0][shared].to(out.dtype)
+        if bool(shared.all()):
             self.bad = bad
             self.kept_nonfinite += len(bad)
             return
         name = show(self.tensor.name)
-        if culprit is not None:
-            reader, number, at = culprit
-            raise IncompatibleError(
-                "E0304",
-                f"tensor '{name}' of '{show(self.names[reader])}' holds {number} NaN or infinite values (first at element {start + at})",
-                hint=f"leave '{show(self.names[reader])}' out: a soup with it is broken everywhere they are",
-            )
+        for reader, row in zip(self.coefficients, values, strict=True):
+            broken = bad[~row.isfinite() & ~shared]
+            if len(broken):
+                raise IncompatibleError(
+                    "E0304",
+                    f"tensor '{name}' of '{show(self.names[reader])}' holds {len(broken)} NaN or infinite values (first at element {start + int(broken[0])})",
+                    hint=f"leave '{show(self.names[reader])}' out: a soup with it is broken everywhere they are",
+                )
+        rest = bad[~shared]
         raise IncompatibleError(
             "E0305",
-            f"{len(bad)} elements of the soup's '{name}' are too large for {self.tensor.spec.dtype.name} (first at element {start + int(bad[0])})",
+            f"{len(rest)} elements of the soup's '{name}' are too large for {dtype.name} (first at element {start + int(rest[0])})",
             hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
         )
 
     def _measure(self, count: int, rounded: torch.Tensor) -> None:
         import torch
 
-        rows = self.scratch.rows()[: len(self.readers), :count]
-        position = self.readers.index(self.base) if self.base is not None else 0
-        order = [i for i in range(len(self.readers)) if i != position]
-        theta0 = rows[position]
-        acc, wide = self.scratch.acc[:count], self.scratch.product[:count]
-        wide.copy_(rounded)
+        rows = self.scratch.rows()[: len(self.row_of), :count]
+        deltas, theta0 = rows[:-1], rows[-1]
+        acc, error = self.scratch.acc[:count], self.scratch.product[:count]
+        error.copy_(rounded)
         if self.bad is not None:
-            rows[:, self.bad] = acc[self.bad] = wide[self.bad] = 0.0
-        wide.sub_(acc)
-        acc.sub_(theta0)
-        self.update_squared += torch.dot(acc, acc).item()
-        self.error_squared += torch.dot(wide, wide).item()
-        for i in order:
-            rows[i].sub_(theta0)
-        self._add(products([*(rows[i] for i in order), theta0]))
+            rows[:, self.bad] = acc[self.bad] = error[self.bad] = 0.0
+        error.sub_(acc)
+        self.error_squared += torch.dot(error, error).item()
+        deltas.sub_(theta0)
+        part = products(rows)
+        if not math.isfinite(sum(part)) and not bool(theta0.isfinite().all()):
+            self._refuse_base(theta0)
+        self._add(part)
+
+    def _update_squared(self) -> float:
+        """‖soup − θ₀‖² = Σᵢⱼ cᵢcⱼ⟨δᵢ, δⱼ⟩: the coefficients, the base's among them, sum to 1."""
+        if not self.products:
+            return 0.0
+        gram = unfold(self.products, len(self.row_of))
+        shares = [self.coefficients.get(reader, 0.0) for reader in self.deltas]
+        pairs = ((i, j) for i in range(len(shares)) for j in range(len(shares)))
+        return max(0.0, sum(shares[i] * shares[j] * gram[i][j] for i, j in pairs))
+
+    def _refuse_base(self, theta0: torch.Tensor) -> None:
+        assert self.base is not None
+        number = int((~theta0.isfinite()).sum())
+        raise IncompatibleError(
+            "E0304",
+            f"tensor '{show(self.tensor.name)}' of '{show(self.names[self.base])}' holds {number} NaN or infinite values where the others do not",
+            hint="is this the base they were fine-tuned from? fetch it again, or leave out --base",
+        )
 
     def _add(self, part: list[float]) -> None:
         self.products = [a + b for a, b in zip(self.products, part, strict=True)] if self.products else part
@@ -299,7 +312,7 @@ class _Loop:
 def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratch) -> RunRecord:
     """The inner products of the deltas of one run; nothing is written."""
     tensor = plan.tensors[run.tensor]
-    if not tensor.measured or plan.base is None:
+    if plan.base is None or not plan.needs_gram(tensor):
         return RunRecord(run.tensor)
     deltas = tuple(range(plan.base))
     total: list[float] = []
@@ -314,6 +327,6 @@ def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratc
             rows[reader, :count].copy_(scratch.typed(dtype, count))
         for reader in deltas:
             rows[reader, :count].sub_(rows[plan.base, :count])
-        part = products([rows[i, :count] for i in (*deltas, plan.base)])
+        part = finite_products(rows[: plan.base + 1, :count])
         total = [a + b for a, b in zip(total, part, strict=True)] if total else part
     return RunRecord(run.tensor, deltas=deltas, products=tuple(total))

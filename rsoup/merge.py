@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from rsoup import manifest, pot
 from rsoup import plan as plans
-from rsoup.errors import IncompatibleError, Problem, show
+from rsoup.errors import AccessError, IncompatibleError, Problem, show
 from rsoup.examine import examine
 from rsoup.gram import Distances, grouped
 from rsoup.methods import METHODS
@@ -21,9 +21,10 @@ from rsoup.recipe import Recipe
 from rsoup.report import card
 from rsoup.side_files import config_with_dtype, main_dtype
 from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
+from rsoup.storage.files import changed
 from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
-from rsoup.storage.target import check_target, is_single_file
+from rsoup.storage.target import check_target, is_single_file, sidecar
 from rsoup.tally import Tally, from_json, to_json
 from rsoup.tensors import Header
 
@@ -91,7 +92,10 @@ class Prepared:
 def measuring_nbytes(plan: Plan, sources: Sequence[Source]) -> int:
     """Bytes a measuring pass reads: every checkpoint's part of every measured tensor."""
     return sum(
-        source.header[tensor.name].nbytes for tensor in plan.tensors if tensor.measured for source in sources
+        source.header[tensor.name].nbytes
+        for tensor in plan.tensors
+        if plan.needs_gram(tensor)
+        for source in sources
     )
 
 
@@ -125,7 +129,9 @@ def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[P
             stack.callback(opened[-1].close)
         check_target(
             out,
-            [path for uri, _, _ in [*uris, (recipe.base, "", 1)] if (path := uri) is not None],
+            [uri for uri, _, _ in uris]
+            + ([recipe.base] if recipe.base is not None else [])
+            + [os.path.join(s.folder, file.name) for s in opened for file in s.files],  # links to elsewhere
             overwrite=overwrite,
         )
         ordered = [opened[-1], *opened[:-1]] if recipe.base is not None else opened
@@ -196,7 +202,7 @@ def merge(
     mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
     return MergeResult(
         out=target,
-        files=(*files, *side, manifest.NAME),
+        files=(*files, *side, os.path.basename(sidecar(target)) if is_single_file(target) else manifest.NAME),
         nbytes=plan.nbytes,
         read_nbytes=ready.read_nbytes,
         seconds=time.monotonic() - begun,
@@ -224,7 +230,7 @@ def _with_gram(ready: Prepared, threads: int | None, progress: OnProgress | None
                 s.header[plan.tensors[r.tensor].name].dtype.itemsize * (r.stop - r.start)
                 for r in block.runs
                 for s in ready.sources
-                if plan.tensors[r.tensor].measured
+                if plan.needs_gram(plan.tensors[r.tensor])
             )
         )
 
@@ -313,7 +319,7 @@ class _FileSink:
 def _after(plan: Plan, tally: Tally) -> list[str]:
     """Notes on what was measured. Raises IncompatibleError E0306 for a soup of strangers."""
     notes = [
-        f"'{show(name)}' keeps {count} NaN or infinite values that all checkpoints share"
+        f"'{show(name)}' keeps {count} NaN or infinite values, which every ingredient with a share of it holds"
         for name, count in tally.kept_nonfinite().items()
     ]
     distances = tally.distances()
@@ -351,7 +357,10 @@ def _side_files(
     plan, donor = ready.plan, ready.checkpoints[ready.side_files_from]
     written: dict[str, tuple[int, str]] = {}
     for name in donor.side_files:
-        data = donor.side_file(name, 1 << 40)
+        try:
+            data = donor.side_file(name, 1 << 40)
+        except AccessError as error:
+            raise changed(error.where or name) from error  # it was there when the merge began
         if name == "config.json" and data is not None:
             data = config_with_dtype(data, main_dtype(plan.header))
         assert data is not None

@@ -74,13 +74,14 @@ _PARALLEL = 1e-6
 def slerp(mix: Sequence[Fraction], gram: Gram | None) -> Coefficients:
     """cᵢ = sin(λᵢΩ)/sin Ω with Ω the angle between the two deltas; cᵢ = λᵢ where Ω is not defined.
 
-    Ω is not defined where a delta is zero, and useless where the deltas are (anti)parallel to 1e-6.
+    Ω is not defined where a delta is zero (or infinite), and useless where the deltas are (anti)parallel to
+    1e-6. Taken over a whole model, it is the angle of the tensors in which both ingredients have a share.
     """
     assert gram is not None
     if 1 in mix:
         return tuple(mix)
     norms = math.sqrt(gram[0][0]) * math.sqrt(gram[1][1])
-    if norms == 0.0:
+    if norms == 0.0 or not math.isfinite(norms):
         return tuple(mix)
     omega = math.acos(max(-1.0, min(1.0, gram[0][1] / norms)))
     if math.sin(omega) < _PARALLEL:

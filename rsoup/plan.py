@@ -98,6 +98,10 @@ class Plan:
         """Bytes of the checkpoints that will be read."""
         return sum(headers[i][tensor.name].nbytes for tensor in self.tensors for i in self.readers(tensor))
 
+    def needs_gram(self, tensor: TensorPlan) -> bool:
+        """Whether a measuring pass must read this tensor: where one ingredient has all of λ, there is no angle."""
+        return tensor.measured and sum(share != 0 for share in self.recipe.mix_for(tensor.name)) > 1
+
     def readers(self, tensor: TensorPlan) -> tuple[int, ...]:
         """The checkpoints that are read for this tensor, in order of use; the base last where measured."""
         used = [term.checkpoint for term in tensor.terms] if tensor.copy_from is None else [tensor.copy_from]

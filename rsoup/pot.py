@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
+from rsoup.errors import TargetError
 from rsoup.kernel import RunRecord, Scratch, measure_run, mix_run
 from rsoup.plan import Block, Plan
 from rsoup.storage.protocols import Sink, Source
@@ -48,7 +51,7 @@ def cook(
     error in any thread stops all of them and is raised; KeyboardInterrupt does the same.
     """
 
-    def work(block: Block, scratch: Scratch) -> BlockRecord:
+    def work(block: Block, sources: Sequence[Source], scratch: Scratch) -> BlockRecord:
         return BlockRecord(
             block.index, tuple(mix_run(plan, run, sources, sink, scratch) for run in block.runs)
         )
@@ -61,7 +64,7 @@ def cook(
 def measure(plan: Plan, sources: Sequence[Source], *, on_block: OnBlock, threads: int | None = None) -> None:
     """Take the products of the deltas of every mixed tensor, for methods that need them before they mix."""
 
-    def work(block: Block, scratch: Scratch) -> BlockRecord:
+    def work(block: Block, sources: Sequence[Source], scratch: Scratch) -> BlockRecord:
         return BlockRecord(block.index, tuple(measure_run(plan, run, sources, scratch) for run in block.runs))
 
     _run(plan, list(plan.blocks()), sources, work, on_block, threads)
@@ -71,7 +74,7 @@ def _run(
     plan: Plan,
     blocks: Sequence[Block],
     sources: Sequence[Source],
-    work: Callable[[Block, Scratch], BlockRecord],
+    work: Callable[[Block, Sequence[Source], Scratch], BlockRecord],
     on_block: OnBlock,
     threads: int | None,
 ) -> None:
@@ -84,44 +87,89 @@ def _run(
     errors: list[BaseException] = []
 
     def loop() -> None:
-        torch.set_num_threads(1)
-        scratch = Scratch(len(sources))
-        while not stop.is_set():
-            with lock:
-                number, block = next(position, (None, None))
-            if block is None or number is None:
-                return
-            _prefetch(plan, blocks[number + _AHEAD * count : number + _AHEAD * count + 1], sources)
-            try:
-                record = work(block, scratch)
+        try:
+            torch.set_num_threads(1)
+            scratch = _scratch(plan, len(sources))
+            watched = [cast("Source", _Watched(source, stop)) for source in sources]
+            while not stop.is_set():
+                with lock:
+                    number, block = next(position, (None, None))
+                if block is None or number is None:
+                    return
+                _prefetch(plan, blocks[number + _AHEAD * count : number + _AHEAD * count + 1], sources)
+                record = work(block, watched, scratch)
                 with lock:
                     on_block(block, record)
-            except BaseException as error:  # noqa: BLE001 - carried to the caller's thread, raised there
-                errors.append(error)
-                stop.set()
+        except _StopReadingError:
+            return
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
 
     before = torch.get_num_threads()
     workers = [threading.Thread(target=loop, name=f"rsoup-{i}", daemon=True) for i in range(count)]
+    started: list[threading.Thread] = []
     try:
         for worker in workers:
-            worker.start()
-        for worker in workers:
+            try:
+                worker.start()
+            except RuntimeError as error:  # the system gives no more threads: fewer do as well
+                if not started:
+                    raise _no_memory("the system lets this process start no thread") from error
+                break
+            started.append(worker)
+        for worker in started:
             while worker.is_alive():
                 worker.join(timeout=0.2)
     finally:
         stop.set()
-        for worker in workers:
+        for worker in started:
             worker.join()
         torch.set_num_threads(before)
     if errors:
         raise errors[0]
+    assert next(position, None) is None, "a block was left out"
+
+
+class _StopReadingError(Exception):
+    """Another thread failed, or a signal came."""
+
+
+class _Watched:
+    """A Source that ends its reader's work between two reads, not only between two blocks: a disk may be slow."""
+
+    def __init__(self, source: Source, stop: threading.Event) -> None:
+        self.header, self.name = source.header, source.name
+        self._read, self._stop = source.read, stop
+
+    def read(self, tensor: str, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of `tensor` from byte `start` on, unless all stop."""
+        if self._stop.is_set():
+            raise _StopReadingError
+        self._read(tensor, start, buffer)
+
+
+def _scratch(plan: Plan, checkpoints: int) -> Scratch:
+    """One thread's buffers, all of them made now. Raises TargetError E0608 where there is no memory for them."""
+    try:
+        scratch = Scratch(checkpoints)
+        if plan.base is not None:
+            scratch.rows()
+    except (RuntimeError, MemoryError) as error:  # torch says RuntimeError
+        raise _no_memory("there is not enough memory for a thread's buffers") from error
+    return scratch
+
+
+def _no_memory(message: str) -> TargetError:
+    return TargetError("E0608", message, hint="fewer threads need less: --threads 1")
 
 
 def _prefetch(plan: Plan, blocks: Sequence[Block], sources: Sequence[Source]) -> None:
     for run, source in _reads(plan, blocks, sources):
         tensor = plan.tensors[run[0]]
         size = source.header[tensor.name].dtype.bits
-        source.prefetch(tensor.name, run[1] * size // 8, (run[2] - run[1]) * size // 8)
+        with contextlib.suppress(OSError):  # only advice
+            source.prefetch(tensor.name, run[1] * size // 8, (run[2] - run[1]) * size // 8)
 
 
 def _reads(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ LEVELS: Final = ("tensor", "global")
 ALLOWANCES: Final = ("config", "tokenizer", "distance", "unindexed", "symlinks")
 MAX_DISTANCE: Final = 0.7
 MAX_CHECKPOINTS: Final = 1000
+MAX_DENOMINATOR_BITS: Final = 2048  # some 600 digits; Python refuses to write integers of more than 4300
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +276,18 @@ def _mix(request: Request, count: int) -> tuple[Fraction, ...]:
 def _counted(values: Sequence[Fraction], count: int) -> tuple[Fraction, ...]:
     if len(values) != count:
         hint = "one λ per ingredient, separated by commas"
-        if count == 1 and len(values) == 2:
+        if len(values) == 2 * count:
             hint += "; a decimal comma is written as a point: 0.5"
         raise UsageError("E0202", f"{len(values)} λ for {count} ingredients", hint=hint)
+    common = 1
+    for value in values:
+        common = math.lcm(common, value.denominator)
+        if common.bit_length() > MAX_DENOMINATOR_BITS:
+            raise UsageError(
+                "E0201",
+                "these λ have no common denominator of a sensible size",
+                hint="write decimals such as 0.3",
+            )
     return tuple(values)
 
 
@@ -368,7 +379,7 @@ def parse_size(text: str | None) -> int | None:
     """
     if text is None or text == "keep":
         return None
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", text.strip())
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([A-Za-z]*)", text.strip())
     unit = _UNITS.get(found[2].upper()) if found else None
     size = int(Fraction(found[1]) * unit) if found and unit else 0
     if size < 1:

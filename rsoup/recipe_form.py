@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import bisect
 import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,7 +19,6 @@ from rsoup.recipe import (
     Ingredient,
     Request,
     RuleRequest,
-    make,
     names_for,
     parse_size,
 )
@@ -40,80 +37,66 @@ KEYS: Final = (
     *("dtype", "max_shard_size", "files_from", "buffers_from", "drop", "per_tensor", "allow", "max_distance"),
     "license",
 )
-INGREDIENT_KEYS: Final = ("name", "checkpoint", "checkpoints", "lambda")
+INGREDIENT_KEYS: Final = ("checkpoint", "checkpoints", "name", "lambda")
 RULE_KEYS: Final = ("match", "layers", "lambda")
 
 
 class Form:
     """A recipe's nodes, filled in as a `request`; what is wrong is noted in `problems`, and reading goes on.
 
-    The request means something only if no problem was noted.
+    The request means something only if no problem was noted. `places` are the values of the top-level
+    keys, `ingredients` and `rules` the entries of their lists, `mix_node` is where λ is given.
     """
 
     def __init__(self, root: Node, problems: Problems, folder: str) -> None:
         self._problems = problems
         self._folder = folder
-        self._places = self._keys(root, KEYS, ("ingredients",))
-        self._ingredients = self._list("ingredients", "- checkpoint: PATH", least=1)
-        self._rules = self._list("per_tensor", '- match: "*.mlp.*"')
-        rows = [self._keys(node, INGREDIENT_KEYS) for node in self._ingredients]
+        self.places = self._keys(root, KEYS, ("ingredients",))
+        self.ingredients = self._list("ingredients", "- checkpoint: PATH", least=1)
+        self.rules = self._list("per_tensor", '- match: "*.mlp.*"')
+        if len(self.ingredients) > MAX_CHECKPOINTS:
+            problems.at(
+                self.places["ingredients"], f"more than {MAX_CHECKPOINTS} ingredients; that is the limit"
+            )
+            raise problems.error()
+        rows = [self._keys(node, INGREDIENT_KEYS) for node in self.ingredients]
         ingredients = self._named(
-            [self._checkpoints(*pair) for pair in zip(rows, self._ingredients, strict=True)], rows
+            [self._checkpoints(*pair) for pair in zip(rows, self.ingredients, strict=True)], rows
         )
         self._names = [ingredient.name for ingredient in ingredients]
+        self._all_readable = bool(ingredients) and all(
+            all(ingredient.checkpoints) for ingredient in ingredients
+        )
         own = {i: row["lambda"] for i, row in enumerate(rows) if "lambda" in row}
-        self._mix_node = self._places.get("lambda") or next(iter(own.values()), None)
+        self.mix_node = self.places.get("lambda") or next(iter(own.values()), None)
         values = {
             key: found
             for key, check in self._checks().items()
-            if key in self._places and (found := self._value(self._places[key], check)) is not None
+            if key in self.places and (found := self._value(self.places[key], check)) is not None
         }
         self.request = Request(
             ingredients=ingredients,
-            mix=self._own_mix(own) if own else self._mix(self._places.get("lambda")),
+            mix=self._own_mix(own) if own else self._mix(self.places.get("lambda")),
             drop=self._texts("drop", str),
             allow=self._texts("allow", _one_of("allowance", ALLOWANCES)),
-            per_tensor=[self._rule(node) for node in self._rules],
+            per_tensor=[self._rule(node) for node in self.rules],
             **values,
         )
 
-    def culprit(self, error: UsageError) -> Node:
-        """The node that `make` refused the request for: a rule, a key, an ingredient or its λ."""
-        request, complaint = self.request, (error.code, error.message)
-        if _complaint(replace(request, per_tensor=())) != complaint:
-            numbers = range(1, len(self._rules) + 1)
-            first = bisect.bisect_left(
-                numbers,
-                1,
-                key=lambda n: _complaint(replace(request, per_tensor=request.per_tensor[:n])) is not None,
-            )
-            return self._rules[first]
-        names = list(self._names)
-        for i, node in enumerate(self._ingredients):
-            if error.code == "E0202" and (names[i] in names[:i] or names[i] == "base"):
-                return node
-        defaults = {field.name: field.default for field in fields(Request)}
-        for key, node in self._places.items():
-            if key in self._checks() and key != "base" and error.code not in ("E0203", "E0204", "E0205"):
-                without: dict[str, Any] = {key: defaults[key]}
-                if _complaint(replace(request, **without)) != complaint:
-                    return node
-        return self._mix_node or self._places["ingredients"]
-
-    def _checks(self) -> Mapping[str, Callable[[str], object]]:
+    def _checks(self) -> Mapping[str, Callable[[str], Any]]:
         return {
             "base": self._path,
             "method": _one_of("method", METHOD_NAMES),
             "level": _one_of("level", LEVELS),
             "normalize": _boolean,
             "affine": _boolean,
-            "scale": mixes.parse_number,
-            "dtype": lambda text: text if text == "keep" else output_dtype(text).name,
-            "max_shard_size": lambda text: parse_size(text) and text,
+            "scale": _text_for(mixes.parse_number),
+            "dtype": _text_for(output_dtype, "keep"),
+            "max_shard_size": _text_for(parse_size),
             "variant": str,
             "files_from": str,
             "buffers_from": str,
-            "max_distance": lambda text: text if text == "inf" else mixes.parse_number(text) and text,
+            "max_distance": _text_for(mixes.parse_number, "inf"),
             "license": str,
         }
 
@@ -145,11 +128,11 @@ class Form:
         return [Ingredient(name or derived[i], groups[i]) for i, name in enumerate(given)]
 
     def _own_mix(self, own: Mapping[int, Node]) -> Shares:
-        if top := self._places.get("lambda"):
+        if top := self.places.get("lambda"):
             line = min(node.line for node in own.values())
             self._problems.at(top, f"λ is given here and again with the ingredients, line {line}; keep one")
         else:
-            for i, node in enumerate(self._ingredients):
+            for i, node in enumerate(self.ingredients):
                 if i not in own and node.kind == "mapping":
                     self._problems.at(
                         node, f"'{show(self._names[i])}' has no lambda, and others have one; add it"
@@ -171,6 +154,8 @@ class Form:
         return None
 
     def _mix_by_name(self, node: Node) -> Shares:
+        if not self._all_readable:
+            return ()
         row = self._keys(node, self._names, what="ingredient")
         if missing := [name for name in self._names if name not in row]:
             self._problems.at(
@@ -198,17 +183,18 @@ class Form:
         if node.kind != "mapping":
             self._expected(node, "a mapping", f"{(*required, *known)[0]}: …")
             return {}
+        allowed = set(known)
         for key, _ in node.pairs:
-            if key.text not in known:
+            if key.text not in allowed and not self._problems.full:
                 self._problems.at(key, f"unknown {what} '{show(key.text)}'; {_nearest(key.text, known)}")
-        found = {key.text: value for key, value in node.pairs if key.text in known}
+        found = {key.text: value for key, value in node.pairs if key.text in allowed}
         for name in required:
             if name not in found:
                 self._problems.at(node, f"the key '{name}' is missing; write {name}: …")
         return found
 
     def _list(self, key: str, example: str, *, least: int = 0) -> tuple[Node, ...]:
-        return self._items(self._places[key], example, least=least) if key in self._places else ()
+        return self._items(self.places[key], example, least=least) if key in self.places else ()
 
     def _items(self, node: Node, example: str, *, least: int = 0) -> tuple[Node, ...]:
         if node.kind != "list":
@@ -255,18 +241,19 @@ class Form:
         return os.path.normpath(os.path.join(self._folder, text))
 
 
-def _complaint(request: Request) -> tuple[str, str] | None:
-    try:
-        make(request)
-    except UsageError as error:
-        return error.code, error.message
-    return None
-
-
 def _one_of(what: str, choices: Sequence[str]) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in choices:
             raise UsageError("E0210", f"there is no {what} '{show(text)}'", hint=_nearest(text, choices))
+        return text
+
+    return check
+
+
+def _text_for(parse: Callable[[str], object], *words: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in words:
+            parse(text)
         return text
 
     return check
@@ -289,7 +276,11 @@ def spoken(error: UsageError) -> tuple[str, str | None]:
 
 
 def _in_yaml(text: str) -> str:
-    text = re.sub(r"--lambda ([0-9./,-]+)", lambda found: f"lambda: [{found[1].replace(',', ', ')}]", text)
+    number = r"[0-9./-]+"
+    text = re.sub(
+        f"--lambda ({number}(?:,{number})*)", lambda m: f"'lambda: [{m[1].replace(',', ', ')}]'", text
+    )
     text = re.sub(r"--(normalize|affine)\b", r"'\1: true'", text)
-    text = text.replace("--uniform", "'lambda: uniform'").replace("NAME=PATH", "name: NAME")
-    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: f"'{found[1].replace('-', '_')}:'", text)
+    text = text.replace("--uniform", "'lambda: uniform'").replace("NAME=PATH", "'name: NAME'")
+    text = re.sub(r"--(base|method) (BASE|linear)", r"'\1: \2'", text)
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda m: f"'{m[1].replace('-', '_')}:'", text)

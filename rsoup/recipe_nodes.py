@@ -129,15 +129,18 @@ def parse(text: str, problems: Problems) -> Node:
         raise problems.error()
     _check_characters(text, problems)
     problems.check()
+    loader = yaml.SafeLoader(text)
     try:
-        return _Tree(yaml.parse(text, Loader=yaml.SafeLoader), problems).document()
+        return _Tree(iter(loader.get_event, None), problems).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         problems.add(line, column, _in_plain_words(error.problem or "this is not YAML"))
         raise problems.error() from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: PyYAML's chr() of "\U00110000"
-        problems.add(1, 1, f"this is not YAML: {show(error)}")
+    except (ValueError, OverflowError) as error:  # PyYAML's chr() of "\U00110000", int() of %YAML 9…9.1
+        mark = loader.get_mark()
+        what = "this is not YAML: an escape or a number in it is out of range"
+        problems.add(mark.line + 1, mark.column + 1, what)
         raise problems.error() from error
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import bisect
 import os
+from dataclasses import fields, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rsoup.errors import UsageError, show
 from rsoup.mix import format_number
-from rsoup.recipe import MAX_DISTANCE, Recipe, make
+from rsoup.recipe import MAX_DISTANCE, Recipe, Request, make
 from rsoup.recipe_form import Form, spoken
 from rsoup.recipe_nodes import MAX_BYTES, Problems, decode, parse
 from rsoup.tensors import DTYPES
 
 if TYPE_CHECKING:
     import yaml
+
+    from rsoup.recipe_nodes import Node
+
+
+MIX_CODES = ("E0203", "E0204", "E0205")  # λ itself, whatever normalize and affine say
 
 
 def load(path: str) -> Recipe:
@@ -48,10 +55,42 @@ def loads(text: str, *, name: str = "recipe.yaml", folder: str = "") -> Recipe:
     try:
         return make(form.request)
     except UsageError as error:
-        node = form.culprit(error)
+        node = _culprit(form, error)
         message, hint = spoken(error)
         where = problems.where(node.line, node.column)
         raise UsageError(error.code, message, where=where, hint=hint) from error
+
+
+def _culprit(form: Form, error: UsageError) -> Node:
+    """The node that `make` refused the request for: the rule, ingredient or key without which it would not."""
+    request, complaint = form.request, (error.code, error.message)
+    if _complaint(replace(request, per_tensor=())) != complaint:
+        counts = range(1, len(form.rules) + 1)
+        good = bisect.bisect_left(
+            counts,
+            1,
+            key=lambda n: _complaint(replace(request, per_tensor=request.per_tensor[:n])) is not None,
+        )
+        return form.rules[good]
+    names = [ingredient.name for ingredient in request.ingredients]
+    for i, node in enumerate(form.ingredients):
+        if error.code == "E0202" and (names[i] in names[:i] or names[i] == "base"):
+            return node
+    defaults = {field.name: field.default for field in fields(Request)}
+    for key, node in form.places.items():
+        if key in defaults and key not in ("ingredients", "base") and error.code not in MIX_CODES:
+            without: dict[str, Any] = {key: defaults[key]}
+            if _complaint(replace(request, **without)) != complaint:
+                return node
+    return form.mix_node or form.places["ingredients"]
+
+
+def _complaint(request: Request) -> tuple[str, str] | None:
+    try:
+        make(request)
+    except UsageError as error:
+        return error.code, error.message
+    return None
 
 
 def json_schema() -> dict[str, object]:

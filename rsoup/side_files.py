@@ -24,7 +24,7 @@ def config_with_dtype(data: bytes, dtype: str | None) -> bytes:
     config = json.loads(data.decode("utf-8-sig"))
     if dtype is None or not isinstance(config, dict) or not _set(config, dtype):
         return data
-    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    return (json.dumps(config, indent=2) + "\n").encode("ascii")
 
 
 def _set(config: dict[str, object], dtype: str) -> bool:

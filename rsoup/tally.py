@@ -81,7 +81,7 @@ class Tally:
             for checkpoint, digest in (tensor.inputs or {}).items():
                 found[checkpoint][plan.name] = digest
             for checkpoint in plan.alike:
-                found[checkpoint][plan.name] = tensor.output
+                found[checkpoint][plan.name] = (tensor.inputs or {})[plan.copy_from or 0]
         return [
             content_digest({name: (header[name], digests[name]) for name in header})
             if digests.keys() == header.keys()
@@ -111,7 +111,7 @@ class Tally:
         """‖rounding error‖ / ‖soup − θ₀‖: the share of the update the output dtype rounds away; None unknown."""
         update = math.fsum(tensor.update_squared for tensor in self._tensors)
         error = math.fsum(tensor.error_squared for tensor in self._tensors)
-        if self.plan.base is None or update == 0.0:
+        if self.plan.base is None or update == 0.0 or not math.isfinite(update + error):
             return None
         return math.sqrt(error / update)
 

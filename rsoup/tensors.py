@@ -35,6 +35,13 @@ class DType:
         return self.bits // 8
 
     @property
+    def overflow(self) -> float:
+        """The smallest positive number that rounds to more than `maximum`: half a step beyond it."""
+        if math.isinf(self.maximum):
+            return math.inf
+        return self.maximum + 2.0 ** (math.frexp(self.maximum)[1] - self.significand_bits - 1)
+
+    @property
     def torch(self) -> torch.dtype:
         """The torch dtype of the same bits."""
         import torch

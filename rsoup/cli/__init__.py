@@ -6,38 +6,129 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsoup.errors import RsoupError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """A signal asked to stop: the work in hand is put down in order, then the exit code is 128 + the signal."""
+    """A signal asked to stop: the work in hand is put down in order, then the exit code is 128 + the signal.
+
+    `kept` is the folder with what is done already, where there is one to go on from.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        self.kept: str | None = None
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for name in _SIGNALS:
         signal.signal(name, lambda again, _: os._exit(128 + again))  # a second one does not wait
     raise Stopped(number)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code; a user's mistake never shows a traceback."""
+    _open_streams()
+    try:
+        for name in _SIGNALS:
+            if signal.getsignal(name) != signal.SIG_IGN:  # nohup, or a shell's background job
+                signal.signal(name, _stop)
+        sys.exit(_run())
+    except Stopped as stopped:
+        sys.exit(_show(_stopped(stopped)))
+
+
+def _open_streams() -> None:
+    """Let 0, 1 and 2 be open, or a file of the soup would get such a number and whatever is printed."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run() -> int:
     from rsoup.cli.app import app
-    from rsoup.console import Console
     from rsoup.errors import RsoupError
 
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, _stop)
-    arguments = sys.argv[1:]
     try:
-        app()
+        code = app(prog_name="rsoup", standalone_mode=False)
     except RsoupError as error:
-        if "--debug" in arguments or os.environ.get("RSOUP_DEBUG"):
+        return _show(error)
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # Typer says 1 when nobody reads its help
+            return 141
+        raise
+    except Exception as error:
+        if (known := _known(error)) is None:
             raise
+        return _show(known, error)
+    return code if isinstance(code, int) else 0
+
+
+def _known(error: Exception) -> RsoupError | None:
+    """What a foreign error means to the user; None for one that must be a bug."""
+    from rsoup.errors import RsoupError, TargetError, UsageError, show
+
+    if hasattr(error, "format_message"):  # every complaint of Typer about the command line
+        path = getattr(getattr(error, "ctx", None), "command_path", "rsoup")
+        return UsageError("E0200", show(error.format_message(), 400), hint=f"{path} --help")
+    memory = "there is not enough memory for Python and torch"
+    if isinstance(error, MemoryError):
+        return TargetError("E0608", memory, hint="rsoup needs some 500 MB, whatever the model's size")
+    if isinstance(error, ImportError):
+        if "map segment" in str(error) or "allocate memory" in str(error):
+            return TargetError("E0608", memory, hint="rsoup needs some 500 MB, whatever the model's size")
+        hint = "install it again: pip install --upgrade rewarded-soups"
+        return RsoupError("E0100", f"the installation is incomplete: {show(error)}", hint=hint)
+    if isinstance(error, OSError):
+        from rsoup.console import silence
+        from rsoup.storage.target import target_error
+
+        if error.filename is not None:
+            return target_error(error, show(error.filename))
+        silence(sys.stdout)
+        return TargetError("E0604", f"writing failed: {show(error.strerror)}")
+    return None
+
+
+def _stopped(stopped: Stopped) -> RsoupError:
+    from rsoup.errors import RsoupError, show
+
+    name = signal.Signals(stopped.number).name
+    if stopped.kept is None:
+        error = RsoupError("E7502", f"stopped by {name}")
+    else:
+        error = RsoupError(
+            "E7502",
+            f"stopped by {name}; what is done is kept",
+            where=show(stopped.kept),
+            hint="type the same command again to go on, or remove it: rsoup clean --yes",
+        )
+    error.exit_code = 128 + stopped.number
+    return error
+
+
+def _show(error: RsoupError, cause: Exception | None = None) -> int:
+    """Print an error in the form that was asked for, and return its exit code."""
+    from rsoup.console import Console
+
+    arguments = sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
+    if "--debug" in arguments or os.environ.get("RSOUP_DEBUG"):
+        import traceback
+
+        traceback.print_exception(cause or error)
+    try:
         Console(as_json="--json" in arguments).error(error)
-        sys.exit(error.exit_code)
-    except Stopped as stopped:
-        sys.stderr.write("stopped. What is done is kept: type the same command again to go on\n")
-        sys.exit(128 + stopped.number)
+    except type(error):
+        return 6  # not even the error could be written
+    return error.exit_code

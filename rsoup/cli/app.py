@@ -16,7 +16,6 @@ app = typer.Typer(
     ),
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -27,17 +26,21 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
     """The options before a command."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only the result's path on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only the result's path, or names.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the output; it stays until the new one is complete.")
@@ -220,12 +223,15 @@ def schema() -> None:
 
 
 @app.command()
-def methods(json_: Json = False) -> None:
-    """List the ways of mixing: name, formula, whether it needs the base, source."""
+def methods(json_: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:  # noqa: ARG001
+    """List the ways of mixing: name, formula, whether it needs the base, source.
+
+    Example: rsoup methods
+    """
     from rsoup.cli import methods as command
     from rsoup.console import Console
 
-    command.run(Console(as_json=json_))
+    command.run(Console(as_json=json_, quiet=quiet))
 
 
 @app.command()
@@ -233,6 +239,8 @@ def clean(
     folder: Annotated[str, typer.Argument(help="Where to look; folders inside are not entered.")] = ".",
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
     json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """List what interrupted merges left behind (OUT.rsoup-….part), and remove it with --yes.
 
@@ -241,4 +249,4 @@ def clean(
     from rsoup.cli import clean as command
     from rsoup.console import Console
 
-    command.run(folder, yes=yes, console=Console(as_json=json_))
+    command.run(folder, yes=yes, console=Console(as_json=json_, quiet=quiet))

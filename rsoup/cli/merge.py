@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from rsoup.cli import Stopped
 from rsoup.console import Console, ProgressBar, table
 from rsoup.errors import UsageError, listing, show
 from rsoup.mix import format_number
 from rsoup.recipe import Ingredient, Recipe, Request, make, names_for
+from rsoup.storage.parts import is_held, leftovers, resumable
 from rsoup.storage.target import free_bytes, size_text
 
 TORCH_BYTES = 150_000_000
@@ -107,9 +109,14 @@ def run(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, conso
 
     if recipe.mix != recipe.typed_mix:
         console.talk(f"λ normalised: {mix_text(recipe)}")
-    with ProgressBar(console) as bar:
-        result = merge(recipe, out, overwrite=overwrite, threads=threads, progress=bar)
-    for note in result.notes:
+    try:
+        with ProgressBar(console) as bar:
+            result = merge(recipe, out, overwrite=overwrite, threads=threads, progress=bar)
+    except Stopped as stopped:
+        stopped.kept = resumable(out)
+        raise
+    notes = [*result.notes, *_stale(out)]
+    for note in notes:
         console.note(note)
     lines = [
         f"{show(result.out)}: {size_text(result.nbytes)} in {result.seconds:.1f} s"
@@ -157,10 +164,21 @@ def run(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, conso
         "bytes_read": result.read_nbytes,
         "seconds": round(result.seconds, 3),
         "resumed_blocks": result.resumed_blocks,
-        "notes": list(result.notes),
+        "notes": notes,
         "manifest": dict(result.manifest),
     }
     console.result("\n".join(lines), data, result.out)
+
+
+def _stale(out: str) -> list[str]:
+    """A note on every staging folder for the same output that another recipe's run left."""
+    parent, name = os.path.split(out.rstrip("/"))
+    paths = [os.path.join(parent, part) for part in leftovers(parent or ".", name)]
+    return [
+        f"an interrupted run of another recipe left {show(path)}; rsoup clean removes it"
+        for path in paths
+        if not is_held(path)
+    ]
 
 
 def _checkpoint_names(recipe: Recipe) -> list[str]:

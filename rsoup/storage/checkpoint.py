@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from rsoup.errors import RefusedFileError, listing, show
+from rsoup.errors import RefusedFileError, listing, show, show_path
 from rsoup.storage.files import OpenFile, open_error, open_regular, read_whole, stays_inside
-from rsoup.storage.folder import WeightFiles, find_weights, list_folder, side_files
+from rsoup.storage.folder import CARD, find_weights, list_folder, side_files
+from rsoup.storage.index import check_index
 from rsoup.storage.protocols import FileLayout
 from rsoup.storage.safetensors_header import Entry, ParsedHeader, header_length, parse_header
 from rsoup.tensors import Header
@@ -35,7 +39,9 @@ def open_checkpoint(
     Raises AccessError E070x (not there, no permission, no such variant) and RefusedFileError E08xx
     (malformed, hostile, incomplete, not a format rsoup reads).
     """
-    shown = show(uri)
+    shown = show_path(uri)
+    if sys.byteorder != "little":
+        raise RefusedFileError("E0815", "safetensors are little-endian, this machine is not", where=shown)
     if "://" in uri:
         raise RefusedFileError(
             "E0810",
@@ -50,8 +56,9 @@ def open_checkpoint(
     if stat.S_ISDIR(status.st_mode):
         return _open_folder(uri, name or os.path.basename(os.path.abspath(uri)), shown, variant, leniency)
     file_name = os.path.basename(uri)
-    weights = WeightFiles((file_name,), None, None, None, ())
-    return _open_files(os.path.dirname(uri) or ".", name or file_name, shown, weights, [], [])
+    with _opened([(uri, shown)]) as shards:
+        layout = (FileLayout(file_name, tuple(shards[0].header.entries)),)
+        return CheckpointSource(name or file_name, os.path.dirname(uri) or ".", layout, shards)
 
 
 def _open_folder(
@@ -60,8 +67,9 @@ def _open_folder(
     names = list_folder(folder, shown)
     weights = find_weights(folder, names, variant, shown)
     along, skipped = side_files(names, weights)
+    read_later = [file for file in names if file in along or file == CARD]
     if not leniency.symlinks:
-        for file in (*weights.names, *along):
+        for file in (*weights.names, *filter(None, [weights.index_name]), *read_later):
             if not stays_inside(folder, file):
                 raise RefusedFileError(
                     "E0813",
@@ -69,34 +77,41 @@ def _open_folder(
                     where=f"{shown}/{show(file)}",
                     hint="if that is meant: --allow symlinks",
                 )
-    source = _open_files(folder, name, shown, weights, along, skipped)
-    try:
-        source.check_index(weights, shown, leniency)
-    except BaseException:
-        source.close()
-        raise
-    return source
+    for file in read_later:  # a broken link or a pipe is found now, not after hours of work
+        open_regular(os.path.join(folder, file), f"{shown}/{show(file)}").close()
+    with _opened([(os.path.join(folder, file), f"{shown}/{show(file)}") for file in weights.names]) as shards:
+        layouts = tuple(
+            FileLayout(file, tuple(shard.header.entries))
+            for file, shard in zip(weights.names, shards, strict=True)
+        )
+        notes = [*weights.notes, *_twins("files", (*weights.names, *along))]
+        if weights.index is not None:
+            placed = {tensor: layout.name for layout in layouts for tensor in layout.tensors}
+            nbytes = sum(entry.spec.nbytes for shard in shards for entry in shard.header.entries.values())
+            at = f"{shown}/{show(weights.index_name)}"
+            notes += check_index(weights.index, placed, nbytes, at, unindexed=leniency.unindexed)
+        return CheckpointSource(name, folder, layouts, shards, along, skipped, notes)
 
 
-def _open_files(
-    folder: str, name: str, shown: str, weights: WeightFiles, along: Sequence[str], skipped: Sequence[str]
-) -> CheckpointSource:
-    opened: list[OpenFile] = []
-    parsed: list[ParsedHeader] = []
-    try:
-        for file in weights.names:
-            at = (
-                f"{shown}/{show(file)}"
-                if weights.index_name or along or not shown.endswith(show(file))
-                else shown
-            )
-            opened.append(open_regular(os.path.join(folder, file), at))
-            parsed.append(_read_header(opened[-1]))
-        return CheckpointSource(name, folder, opened, parsed, weights, along, skipped)
-    except BaseException:
-        for file_ in opened:
-            file_.close()
-        raise
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """An open safetensors file and its checked header."""
+
+    file: OpenFile
+    header: ParsedHeader
+
+
+@contextmanager
+def _opened(places: Iterable[tuple[str, str]]) -> Iterator[list[Shard]]:
+    """The safetensors files at `places` (path, what to call it); closed again if anything goes wrong."""
+    with ExitStack() as stack:
+        shards = []
+        for path, shown in places:
+            file = open_regular(path, shown)
+            stack.callback(file.close)
+            shards.append(Shard(file, _read_header(file)))
+        yield shards
+        stack.pop_all()
 
 
 def _read_header(file: OpenFile) -> ParsedHeader:
@@ -113,17 +128,29 @@ def _validate_with_library(file: OpenFile) -> None:
     """What the safetensors library refuses is refused: our own rules only come on top of its."""
     from safetensors import SafetensorError, safe_open
 
+    path = next(
+        (at for at in (f"/proc/self/fd/{file.fd}", f"/dev/fd/{file.fd}") if os.path.exists(at)), file.path
+    )
     try:
-        with safe_open(
-            f"/proc/self/fd/{file.fd}" if os.path.exists("/proc/self/fd") else file.path,
-            framework="numpy",
-            backend="pread",
-        ):
+        with safe_open(path, framework="numpy", backend="pread"):
             pass
     except (SafetensorError, OSError) as error:
         raise RefusedFileError(
             "E0801", f"the safetensors library refuses it: {show(error)}", where=file.shown
         ) from None
+
+
+def _twins(kind: str, names: Iterable[str]) -> list[str]:
+    """A note on names that differ only in case or in how Unicode spells the same characters, if there are any."""
+    seen: dict[str, str] = {}
+    twins = []
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            twins += [other, name]
+    if not twins:
+        return []
+    return [f"the {kind} {listing(twins, 2)} differ only in case or Unicode spelling; they are kept apart"]
 
 
 class CheckpointSource:
@@ -133,85 +160,54 @@ class CheckpointSource:
         self,
         name: str,
         folder: str,
-        opened: Sequence[OpenFile],
-        parsed: Sequence[ParsedHeader],
-        weights: WeightFiles,
-        along: Sequence[str],
-        skipped: Sequence[str],
+        files: Sequence[FileLayout],
+        shards: Sequence[Shard],
+        along: Sequence[str] = (),
+        skipped: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.folder = folder
-        self._opened = tuple(opened)
+        self.files = tuple(files)
+        self.side_files = tuple(along)
+        self.skipped_files = tuple(skipped)
+        self._opened = tuple(shard.file for shard in shards)
         self._where: dict[str, tuple[OpenFile, Entry]] = {}
-        for file, header in zip(opened, parsed, strict=True):
-            for tensor, entry in header.entries.items():
+        for shard in shards:
+            for tensor, entry in shard.header.entries.items():
                 if tensor in self._where:
                     raise RefusedFileError(
                         "E0811",
                         f"tensor '{show(tensor)}' lies in two shards",
-                        where=f"{self._where[tensor][0].shown} and {file.shown}",
+                        where=f"{self._where[tensor][0].shown} and {shard.file.shown}",
                     )
-                self._where[tensor] = (file, entry)
+                self._where[tensor] = (shard.file, entry)
         self.header: Header = {tensor: entry.spec for tensor, (_, entry) in self._where.items()}
-        self.files = tuple(
-            FileLayout(file, tuple(header.entries))
-            for file, header in zip(weights.names, parsed, strict=True)
-        )
-        self.side_files = tuple(along)
-        self.skipped_files = tuple(skipped)
-        self.notes = (*weights.notes, *(note for header in parsed for note in header.notes))
-        self.sharded = weights.index_name is not None
-
-    def check_index(self, weights: WeightFiles, shown: str, leniency: Leniency) -> None:
-        """The index and the shards list the same tensors in the same files, or RefusedFileError E0811."""
-        if weights.weight_map is None:
-            return
-        at = f"{shown}/{weights.index_name}"
-        placed = {tensor: layout.name for layout in self.files for tensor in layout.tensors}
-        if absent := [tensor for tensor, file in weights.weight_map.items() if placed.get(tensor) != file]:
-            raise RefusedFileError(
-                "E0811",
-                f"the index lists {listing(absent, 3)}, not in the shard it names",
-                where=at,
-                hint="index and shards are of different saves; fetch or save them again",
-            )
-        if unlisted := [tensor for tensor in placed if tensor not in weights.weight_map]:
-            if not leniency.unindexed:
-                raise RefusedFileError(
-                    "E0811",
-                    f"the shards hold {listing(unlisted, 3)}, which the index does not list",
-                    where=at,
-                    hint="if they belong to the model: --allow unindexed",
-                )
-            self.notes = (*self.notes, f"{len(unlisted)} tensors that the index does not list are read")
-        total = sum(spec.nbytes for spec in self.header.values())
-        if weights.total_size is not None and weights.total_size != total:
-            self.notes = (
-                *self.notes,
-                f"the index claims {weights.total_size} bytes; the shards hold {total}",
-            )
+        inside = [note for shard in shards for note in shard.header.notes]
+        self.notes = (*notes, *inside, *_twins("tensors", self.header))
 
     @property
     def identity(self) -> str:
         """A digest of every weight file's device, inode, size and time of change."""
         return hashlib.sha256(repr([file.stamp for file in self._opened]).encode()).hexdigest()
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The weight files' paths on this machine."""
-        return tuple(file.path for file in self._opened)
-
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on."""
-        file, entry = self._where[tensor]
-        if entry.begin + start + len(buffer) > entry.end:
-            msg = f"read beyond the end of {tensor}"
+        file, entry = self._place(tensor)
+        if start < 0 or entry.begin + start + len(buffer) > entry.end:
+            msg = f"bytes {start} to {start + len(buffer)} are not all in {tensor}, which has {entry.spec.nbytes}"
             raise ValueError(msg)
         file.read(entry.begin + start, buffer)
 
+    def _place(self, tensor: str) -> tuple[OpenFile, Entry]:
+        if not self._opened:  # the number of a closed file may by now be another file's
+            msg = f"{self.name} is closed"
+            raise ValueError(msg)
+        return self._where[tensor]
+
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Ask the system to fetch these bytes into its cache meanwhile."""
-        file, entry = self._where[tensor]
+        file, entry = self._place(tensor)
         os.posix_fadvise(file.fd, entry.begin + start, nbytes, os.POSIX_FADV_WILLNEED)
 
     def side_file(self, name: str, limit: int) -> bytes | None:

@@ -169,8 +169,8 @@ def safe_name(name: str) -> bool:
     return (
         0 < len(name) <= 255
         and name not in (".", "..")
-        and not any(character in "/\\:\0" for character in name)
-        and not any(ord(character) < 32 for character in name)
+        and not any(character in "/\\:" or ord(character) < 32 for character in name)
+        and not any("\ud800" <= character <= "\udfff" for character in name)
     )
 
 
@@ -183,7 +183,5 @@ def stays_inside(folder: str, relative: str) -> bool:
     target = os.path.realpath(os.path.join(folder, relative))
     if target.startswith(root.rstrip("/") + "/"):
         return True
-    parent, snapshots = os.path.split(os.path.dirname(root))
-    if snapshots == "snapshots":
-        return os.path.dirname(target) == os.path.join(parent, "blobs")
-    return False
+    repository, snapshots, _ = root.rpartition("/snapshots/")
+    return bool(snapshots) and os.path.dirname(target) == f"{repository}/blobs"

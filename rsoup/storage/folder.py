@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from rsoup.errors import AccessError, RefusedFileError, listing, show
-from rsoup.storage.files import MAX_JSON_BYTES, open_error, parse_json, read_whole, safe_name
+from rsoup.storage.files import open_error
+from rsoup.storage.index import Index, read_index
 
 MAX_FILES = 5000
 MAX_DEPTH = 8
@@ -30,26 +31,19 @@ _OTHER_WEIGHTS = (
     ".mlmodel",
     ".ot",
 )
-_RUN_STATE = (
-    "trainer_state.json",
-    "scheduler.pt",
-    "optimizer.pt",
-    "rsoup.json",
-    "rsoup.tensors.json",
-    "README.md",
-)
+CARD = "README.md"
+_RUN_STATE = ("trainer_state.json", "scheduler.pt", "optimizer.pt", "rsoup.json", "rsoup.tensors.json", CARD)
 _HINT_PICKLE = "load it with from_pretrained and save it with save_pretrained, which writes safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFiles:
-    """The weight files of a checkpoint and, for a sharded one, which tensor its index says is where."""
+    """The weight files of a checkpoint, for a sharded one its index and the name of that, and notes."""
 
     names: tuple[str, ...]
-    weight_map: Mapping[str, str] | None
-    total_size: int | None
-    index_name: str | None
-    notes: tuple[str, ...]
+    index: Index | None = None
+    index_name: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def list_folder(folder: str, shown: str) -> list[str]:
@@ -63,8 +57,10 @@ def list_folder(folder: str, shown: str) -> list[str]:
 
 
 def _list_into(found: list[str], folder: str, prefix: str, shown: str) -> None:
+    at = f"{shown}/{show(prefix)}" if prefix else shown
     try:
         for entry in sorted(os.scandir(folder), key=lambda item: item.name):
+            at = f"{shown}/{show(prefix + entry.name)}"
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
@@ -80,7 +76,7 @@ def _list_into(found: list[str], folder: str, prefix: str, shown: str) -> None:
                     hint="this is not a checkpoint's folder; name the one that holds the weights",
                 )
     except OSError as error:
-        raise open_error(error, shown) from error
+        raise open_error(error, at) from error
 
 
 def side_files(names: Sequence[str], weights: WeightFiles) -> tuple[list[str], list[str]]:
@@ -123,7 +119,7 @@ def find_weights(folder: str, names: Sequence[str], variant: str | None, shown: 
             "E0703", f"there is no variant '{show(variant)}'", where=shown, hint=_variants_hint(top)
         )
     if len(weights) == 1 and not _SHARD.match(weights[0]):
-        return WeightFiles((weights[0],), None, None, None, _companions(top, weights[0]))
+        return WeightFiles((weights[0],), notes=_companions(top, weights, weights[0]))
     raise _nothing(top, weights, shown)
 
 
@@ -134,28 +130,31 @@ def _find_stem(
     single, index = f"{stem}{wanted}.safetensors", f"{stem}.safetensors.index{wanted}.json"
     if single not in weights and index not in top:
         only = _only_variant(stem, top) if variant is None else None
-        return None if only is None else _with_note(_find_stem(folder, stem, top, weights, only, shown), only)
+        found = None if only is None else _find_stem(folder, stem, top, weights, only, shown)
+        if found is None:
+            return None
+        return replace(found, notes=(*found.notes, f"only the variant '{show(only)}' is there; it is used"))
     shards = [
-        name for name in weights if (found := _SHARD.match(name)) and found["stem"] == f"{stem}{wanted}"
+        name for name in weights if (match := _SHARD.match(name)) and match["stem"] == f"{stem}{wanted}"
     ]
     if index not in top:
         if shards:
             raise _two_models(single, shards, shown)
-        return WeightFiles((single,), None, None, None, _companions(top, single))
-    weight_map, total = read_index(os.path.join(folder, index), f"{shown}/{index}")
-    listed = tuple(dict.fromkeys(sorted(weight_map.values())))
+        return WeightFiles((single,), notes=_companions(top, [single], single))
+    read = read_index(os.path.join(folder, index), f"{shown}/{show(index)}")
+    listed = tuple(sorted(set(read.weight_map.values())))
     if single in weights and single not in listed:
         raise _two_models(single, list(listed), shown)
     if missing := [name for name in listed if name not in top]:
         raise RefusedFileError(
             "E0811",
             f"{len(missing)} of {len(listed)} shards are missing: {listing(missing)}",
-            where=f"{shown}/{index}",
+            where=f"{shown}/{show(index)}",
             hint="an incomplete download? fetch the rest",
         )
     if stale := [name for name in shards if name not in listed]:
         raise _two_models(listed[0], stale, shown)
-    return WeightFiles(listed, weight_map, total, index, _companions(top, index))
+    return WeightFiles(listed, read, index, _companions(top, listed, index))
 
 
 def _two_models(one: str, others: Sequence[str], shown: str) -> RefusedFileError:
@@ -165,13 +164,6 @@ def _two_models(one: str, others: Sequence[str], shown: str) -> RefusedFileError
         where=shown,
         hint="transformers would load one and vLLM the other; remove the files of the older one",
     )
-
-
-def _with_note(found: WeightFiles | None, variant: str) -> WeightFiles | None:
-    if found is None:
-        return None
-    notes = (*found.notes, f"only the variant '{show(variant)}' is there; it is used")
-    return WeightFiles(found.names, found.weight_map, found.total_size, found.index_name, notes)
 
 
 def _variant_names(stem: str, top: Sequence[str]) -> list[str]:
@@ -194,16 +186,17 @@ def _variants_hint(top: Sequence[str]) -> str:
     return f"there are: {', '.join(map(show, names))}" if names else "leave out --variant"
 
 
-def _companions(top: Sequence[str], used: str) -> tuple[str, ...]:
+def _companions(top: Sequence[str], files: Sequence[str], used: str) -> tuple[str, ...]:
+    """Notes on weights beside the `files` that are read, which one calls `used`."""
     notes = []
-    if pickles := [
-        name
-        for name in top
-        if name.startswith(("pytorch_model", "diffusion_pytorch_model.")) and name.endswith(_PICKLES)
-    ]:
+    others = [name for name in top if name.endswith(".safetensors") and name not in files]
+    if pickles := [name for name in top if name.endswith(_PICKLES) and "pytorch_model" in name]:
         notes.append(f"{show(used)} is read; {listing(pickles, 2)} beside it is left alone")
-    if others := [name for name in top if name.startswith("consolidated") and name.endswith(".safetensors")]:
-        notes.append(f"{listing(others, 2)} holds the same model in another layout and is left alone")
+    consolidated = [name for name in others if name.startswith("consolidated")]
+    if consolidated:
+        notes.append(f"{listing(consolidated, 2)} holds the same model in another layout and is left alone")
+    if unused := [name for name in others if name not in consolidated]:
+        notes.append(f"{show(used)} is read; {listing(unused, 2)} beside it is left alone")
     return tuple(notes)
 
 
@@ -229,6 +222,15 @@ def _nothing(top: Sequence[str], weights: Sequence[str], shown: str) -> RefusedF
             f"several weight files and no index: {listing(list(weights))}",
             where=shown,
             hint="name the one you mean: FOLDER/FILE.safetensors",
+        )
+    if consolidated := [
+        name for name in top if name.startswith("consolidated") and name.endswith(".safetensors")
+    ]:
+        return RefusedFileError(
+            "E0810",
+            f"only {listing(consolidated, 2)} is here, which transformers does not load from a folder",
+            where=shown,
+            hint=f"name the file itself: FOLDER/{show(consolidated[0])}",
         )
     if "model_index.json" in top:
         return RefusedFileError(
@@ -257,30 +259,3 @@ def _nothing(top: Sequence[str], weights: Sequence[str], shown: str) -> RefusedF
         where=shown,
         hint="a checkpoint folder holds model.safetensors, or shards and their index",
     )
-
-
-def read_index(path: str, shown: str) -> tuple[dict[str, str], int | None]:
-    """The weight map (tensor → file name) of an index.json, and the total size in bytes it claims.
-
-    Raises RefusedFileError E0811 for names that could lead out of the folder and for anything malformed.
-    """
-    value = parse_json(read_whole(path, shown, MAX_JSON_BYTES), shown)
-    found = value.get("weight_map") if isinstance(value, dict) else None
-    if not isinstance(found, dict) or not found:
-        raise RefusedFileError("E0811", "the index has no weight_map", where=shown)
-    for tensor, name in found.items():
-        if not isinstance(name, str):
-            raise RefusedFileError(
-                "E0811", f"the index names no file for tensor '{show(tensor)}'", where=shown
-            )
-        if not safe_name(name) or not name.endswith(".safetensors"):
-            raise RefusedFileError(
-                "E0811",
-                f"the index places tensor '{show(tensor)}' in '{show(name)}', which is not a shard beside it",
-                where=shown,
-            )
-    metadata = value.get("metadata") if isinstance(value, dict) else None
-    total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    return found, int(total) if isinstance(total, int | float) and total == total and abs(
-        total
-    ) < 1e18 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from rsoup.errors import RefusedFileError
@@ -32,6 +33,7 @@ class MemorySource:
                     "E0802", f"tensor '{key}' has {len(self._data[key])} bytes, {spec} needs {spec.nbytes}"
                 )
         self.files = tuple(files or (FileLayout("model.safetensors", tuple(self.header)),))
+        self._closed = False
         self._side = dict(side_files or {})
         self.side_files = tuple(self._side)
         self.skipped_files: Sequence[str] = ()
@@ -40,10 +42,14 @@ class MemorySource:
 
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on."""
-        data = self._data[tensor][start : start + len(buffer)]
-        if len(data) != len(buffer):
-            raise RefusedFileError("E0804", f"tensor '{tensor}' ends before byte {start + len(buffer)}")
-        buffer[:] = data
+        if self._closed:
+            msg = f"{self.name} is closed"
+            raise ValueError(msg)
+        data = self._data[tensor]
+        if start < 0 or start + len(buffer) > len(data):
+            msg = f"bytes {start} to {start + len(buffer)} are not all in {tensor}, which has {len(data)}"
+            raise ValueError(msg)
+        buffer[:] = data[start : start + len(buffer)]
 
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Nothing to do: memory needs no warning."""
@@ -57,16 +63,18 @@ class MemorySource:
 
     def copy_side_file(self, name: str, target: int) -> int:
         """Write a side file's bytes to the file descriptor `target`; returns how many."""
-        import os
-
-        return os.write(target, self._side[name])
+        data = memoryview(self._side[name])
+        while data:
+            data = data[os.write(target, data) :]
+        return len(self._side[name])
 
     def check_unchanged(self) -> None:
         """Memory does not change behind anybody's back."""
 
     def close(self) -> None:
         """Forget the bytes."""
-        self._data.clear()
+        self._data = {}
+        self._closed = True
 
 
 class MemorySink:
@@ -78,8 +86,8 @@ class MemorySink:
 
     def write(self, tensor: str, start: int, data: memoryview) -> None:
         """Keep `data` as the bytes of `tensor` from byte `start` on."""
-        if start + len(data) > len(self.tensors[tensor]):
-            msg = f"write beyond the end of {tensor}"
+        if start < 0 or start + len(data) > len(self.tensors[tensor]):
+            msg = f"bytes {start} to {start + len(data)} are not all in {tensor}"
             raise ValueError(msg)
         self.tensors[tensor][start : start + len(data)] = data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,7 +54,10 @@ class Source(Protocol):
         """A text that differs when the weights may have changed since another opening."""
 
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes of `tensor` from byte `start` on; all of it or an error."""
+        """Fill `buffer` with the bytes of `tensor` from byte `start` on; all of it or an error.
+
+        Raises KeyError for no such tensor, ValueError for bytes outside it or a source that is closed.
+        """
 
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Say that these bytes will be read soon; may do nothing."""
@@ -69,24 +72,11 @@ class Source(Protocol):
         """Raise RefusedFileError E0804 if a weight file is not what it was when it was opened."""
 
     def close(self) -> None:
-        """Let go of every file; reading afterwards is an error."""
+        """Let go of every file; reading afterwards is an error, closing again is none."""
 
 
 class Sink(Protocol):
     """Where a soup's bytes go. Blocks arrive in any order, from any number of threads."""
 
     def write(self, tensor: str, start: int, data: memoryview) -> None:
-        """Keep `data` as the bytes of `tensor` from byte `start` on."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileDigest:
-    """What is known of one written file: its name, size in bytes and digest."""
-
-    name: str
-    nbytes: int
-    digest: str
-
-
-SideFiles = Mapping[str, bytes]
-"""Files that are written beside the weights, by relative name."""
+        """Keep `data` as the bytes of `tensor` from byte `start` on; `data` may be reused afterwards."""

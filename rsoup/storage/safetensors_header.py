@@ -12,13 +12,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rsoup.errors import RefusedFileError, show
-from rsoup.tensors import DTYPES, TensorSpec
+from rsoup.errors import RefusedFileError, TargetError, show, show_path
+from rsoup.storage.formats import other_format
+from rsoup.tensors import DTYPES, DType, TensorSpec
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_RANK = 64
 MAX_DIMENSION = 1 << 48
 MAX_NAME_BYTES = 4096
+MAX_BITS = 1 << 63
+_FIELDS = frozenset(("dtype", "shape", "data_offsets"))
+_FETCH_AGAIN = "an interrupted download? fetch it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class ParsedHeader:
 
 
 def _refuse(file: str, what: str, hint: str | None = None, code: str = "E0801") -> RefusedFileError:
-    return RefusedFileError(code, what, where=show(file), hint=hint)
+    return RefusedFileError(code, what, where=show_path(file), hint=hint)
 
 
 def header_length(head: bytes, file_size: int, file: str) -> int:
@@ -49,56 +53,23 @@ def header_length(head: bytes, file_size: int, file: str) -> int:
     Raises RefusedFileError E0801, saying what the file is instead where its first bytes tell.
     """
     if file_size == 0:
-        raise _refuse(file, "the file is empty (0 bytes)", "an interrupted download? fetch it again")
-    if other := _other_format(head):
+        raise _refuse(file, "the file is empty (0 bytes)", _FETCH_AGAIN)
+    length = int.from_bytes(head[:8], "little")
+    fits = length <= min(MAX_HEADER_BYTES, file_size - 8) and head[8:9] in b"{ \t\r\n"
+    # The magic of a pickle or an archive is also a length: only what cannot be a header is sniffed.
+    if not fits and (other := other_format(head)):
         raise _refuse(file, f"this is not safetensors but {other[0]}", other[1])
     if file_size < 8:
-        raise _refuse(file, f"the file has {file_size} bytes, too few for a header", "fetch it again")
-    length = int.from_bytes(head[:8], "little")
+        raise _refuse(file, f"the file has {file_size} bytes, too few for a header", _FETCH_AGAIN)
     if length > MAX_HEADER_BYTES:
         raise _refuse(
             file,
-            f"the header claims {length} bytes; {MAX_HEADER_BYTES} is the limit",
+            f"the header claims {length} bytes; {MAX_HEADER_BYTES} is the limit (the file has {file_size})",
             "not a safetensors file, or a damaged one",
         )
     if length > file_size - 8:
-        raise _refuse(
-            file,
-            f"the header claims {length} bytes and the file has {file_size}",
-            "an interrupted download? fetch it again",
-        )
+        raise _refuse(file, f"the header claims {length} bytes and the file has {file_size}", _FETCH_AGAIN)
     return length
-
-
-def _other_format(head: bytes) -> tuple[str, str] | None:
-    start = head[:64].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, the note that stands for a file not yet fetched", "run: git lfs pull"
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
-        return "a web page saved under this name", "fetch the file again, with a token if it is gated"
-    if head.startswith(b"GGUF"):
-        return (
-            "a GGUF file, whose weights are packed for llama.cpp",
-            "mix the original checkpoints, then convert the soup",
-        )
-    if head.startswith(b"PK\x03\x04"):
-        return (
-            "a zip archive, such as torch.save writes",
-            "load it with torch and save it with safetensors.torch.save_file",
-        )
-    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        return (
-            "a Python pickle, as old torch.save wrote",
-            "load it with torch and save it with safetensors.torch.save_file",
-        )
-    if head.startswith(b"\x1f\x8b"):
-        return "a gzip archive", "unpack it first"
-    if head.startswith(b"\x89HDF"):
-        return (
-            "an HDF5 file (TensorFlow or Keras weights)",
-            "convert it with transformers: from_pretrained(..., from_tf=True)",
-        )
-    return None
 
 
 def parse_header(text: bytes, file_size: int, file: str) -> ParsedHeader:
@@ -119,7 +90,7 @@ def parse_header(text: bytes, file_size: int, file: str) -> ParsedHeader:
 def _load(text: bytes, file: str, notes: list[str]) -> dict[str, object]:
     if not text.startswith(b"{"):
         if text.lstrip(b" \t\r\n").startswith(b"{"):
-            notes.append(f"{show(file)}: white space before the header, which the format forbids")
+            notes.append(f"{show_path(file)}: white space before the header, which the format forbids")
         elif text.startswith(b"\xef\xbb\xbf"):
             raise _refuse(file, "the header begins with a byte order mark")
         else:
@@ -136,6 +107,7 @@ def _load(text: bytes, file: str, notes: list[str]) -> dict[str, object]:
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constant,
             parse_float=_no_float,
+            parse_int=_whole,
         )
     except _DuplicateError as error:
         raise _refuse(file, f"the key '{show(error.args[0])}' occurs twice in the header") from None
@@ -172,60 +144,89 @@ def _no_float(text: str) -> object:
     raise ValueError(msg)
 
 
+def _whole(text: str) -> int:
+    if text == "-0":
+        msg = "-0 where a whole number belongs"
+        raise ValueError(msg)
+    return int(text)
+
+
 def _metadata(value: object, file: str) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise _refuse(file, "__metadata__ is not a table of texts")
+    if not all(map(_is_unicode, (*value, *value.values()))):
+        raise _refuse(file, "__metadata__ is not valid Unicode")
     return value
 
 
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _entry(name: str, record: object, data_start: int, file: str, notes: list[str]) -> Entry:
-    shown = show(name)
-    if not isinstance(record, dict) or not {"dtype", "shape", "data_offsets"} <= record.keys():
-        raise _refuse(
-            file, f"the record of tensor '{shown}' lacks dtype, shape or data_offsets", code="E0802"
-        )
-    if len(record) > 3:
-        extra = sorted(record.keys() - {"dtype", "shape", "data_offsets"})
-        notes.append(
-            f"{show(file)}: tensor '{shown}' has the unknown field '{show(extra[0])}', which is ignored"
-        )
-    try:
-        size = len(name.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise _refuse(file, f"the name of tensor '{shown}' is not valid Unicode", code="E0802") from None
-    if size > MAX_NAME_BYTES:
-        raise _refuse(file, f"a tensor's name has {size} bytes: '{shown}'", code="E0802")
-    dtype = DTYPES.get(record["dtype"]) if isinstance(record["dtype"], str) else None
+    if not isinstance(record, dict) or not record.keys() >= _FIELDS:
+        raise _bad(file, name, "has a record without dtype, shape or data_offsets")
+    _check_name(name, file)
+    if len(record) > len(_FIELDS):
+        notes.append(_unknown_fields(name, record, file))
+    found, shape, offsets = record["dtype"], record["shape"], record["data_offsets"]
+    dtype = DTYPES.get(found) if isinstance(found, str) else None
     if dtype is None:
-        raise _refuse(
-            file,
-            f"tensor '{shown}' has the unknown dtype '{show(record['dtype'])}'",
-            f"known here: {', '.join(DTYPES)}",
-            code="E0802",
-        )
-    shape, offsets = record["shape"], record["data_offsets"]
-    if not _naturals(shape) or len(shape) > MAX_RANK or any(size >= MAX_DIMENSION for size in shape):
-        raise _refuse(file, f"tensor '{shown}' has the impossible shape {show(shape)}", code="E0802")
-    if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _refuse(file, f"tensor '{shown}' has the impossible offsets {show(offsets)}", code="E0802")
+        raise _bad(file, name, f"has the unknown dtype '{show(found)}'", f"known here: {', '.join(DTYPES)}")
+    if not _naturals(shape, MAX_DIMENSION) or len(shape) > MAX_RANK:
+        raise _bad(file, name, f"has the impossible shape {show(shape)}")
+    if not _naturals(offsets, MAX_BITS) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise _bad(file, name, f"has the impossible offsets {show(offsets)}")
+    begin, end = offsets
+    if math.prod(shape) * dtype.bits != (end - begin) * 8 or (begin == end and _overflows(shape, dtype)):
+        raise _bad(file, name, _wrong_size(shape, dtype, end - begin))
+    return Entry(TensorSpec(dtype, tuple(shape)), data_start + begin, data_start + end)
+
+
+def _bad(file: str, name: str, what: str, hint: str | None = None) -> RefusedFileError:
+    return _refuse(file, f"tensor '{show(name)}' {what}", hint, code="E0802")
+
+
+def _check_name(name: str, file: str) -> None:
+    if name.isascii() and len(name) <= MAX_NAME_BYTES:
+        return
+    if not _is_unicode(name):
+        raise _bad(file, name, "has a name that is not valid Unicode")
+    if (size := len(name.encode())) > MAX_NAME_BYTES:
+        raise _bad(file, name, f"has a name of {size} bytes; {MAX_NAME_BYTES} is the limit")
+
+
+def _unknown_fields(name: str, record: Mapping[str, object], file: str) -> str:
+    """A note on fields a later version of the format may have added; refuses those that hold more than a value."""
+    extra = sorted(record.keys() - _FIELDS)
+    for field in extra:
+        value = record[field]
+        if isinstance(value, dict | list) or (isinstance(value, str) and not _is_unicode(value)):
+            raise _bad(file, name, f"has the unknown field '{show(field)}', which may change what it means")
+    return f"{show_path(file)}: tensor '{show(name)}' has the unknown field '{show(extra[0])}', which is ignored"
+
+
+def _naturals(value: object, limit: int) -> bool:
+    if not isinstance(value, list) or not value:
+        return value == []
+    return {*map(type, value)} == {int} and min(value) >= 0 and max(value) < limit
+
+
+def _overflows(shape: list[int], dtype: DType) -> bool:
+    """Whether a shape without elements would be too large for 64 bits but for the zero in it."""
+    return math.prod(max(size, 1) for size in shape) * dtype.bits >= MAX_BITS
+
+
+def _wrong_size(shape: list[int], dtype: DType, has: int) -> str:
+    what = f"({dtype.name}{shape})"
     bits = math.prod(shape) * dtype.bits
     if bits % 8:
-        raise _refuse(
-            file, f"tensor '{shown}' ({dtype.name}{list(shape)}) does not fill whole bytes", code="E0802"
-        )
-    if bits // 8 != offsets[1] - offsets[0]:
-        raise _refuse(
-            file,
-            f"tensor '{shown}' ({dtype.name}{list(shape)}) needs {bits // 8} bytes and has {offsets[1] - offsets[0]}",
-            code="E0802",
-        )
-    return Entry(TensorSpec(dtype, tuple(shape)), data_start + offsets[0], data_start + offsets[1])
-
-
-def _naturals(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+        return f"{what} does not fill whole bytes"
+    if bits // 8 == has:
+        return f"{what} has the impossible shape {shape}"
+    return f"{what} needs {bits // 8} bytes and has {has}"
 
 
 def _check_layout(entries: Mapping[str, Entry], data_start: int, file_size: int, file: str) -> None:
@@ -245,7 +246,7 @@ def _check_layout(entries: Mapping[str, Entry], data_start: int, file_size: int,
         raise _refuse(
             file,
             f"the file ends too early: expected {at} bytes, have {file_size}",
-            "an interrupted download? fetch it again",
+            _FETCH_AGAIN,
             code="E0803",
         )
 
@@ -254,8 +255,11 @@ def encode_header(tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str]
     """The first bytes of a safetensors file that holds `tensors` in this order, and nothing between them.
 
     Length, canonical JSON (metadata first, its keys sorted) and the spaces that bring the data to a
-    multiple of 8 bytes.
+    multiple of 8 bytes. Raises TargetError E0608 where no reader would take it, being too long.
     """
+    if "__metadata__" in tensors:
+        msg = "__metadata__ cannot be a tensor's name"
+        raise ValueError(msg)
     records: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     at = 0
     for name, spec in tensors.items():
@@ -267,4 +271,10 @@ def encode_header(tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str]
         at += spec.nbytes
     text = json.dumps(records, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise TargetError(
+            "E0608",
+            f"the header of one output file would have {len(text)} bytes; {MAX_HEADER_BYTES} is the limit",
+            hint="write more, smaller files: --max-shard-size",
+        )
     return len(text).to_bytes(8, "little") + text

@@ -7,181 +7,151 @@ takes up from there when the same command is typed again. Another plan never doe
 
 from __future__ import annotations
 
-import fcntl
-import glob
-import json
+import contextlib
+import errno
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
-from rsoup.errors import BusyError, TargetError, show
-from rsoup.storage.rename import exchange, rename_new, sync_folder
-from rsoup.storage.target import check_space, is_single_file, sidecar, target_error
-
-JOURNAL = ".journal"
-FLUSH_SECONDS = 4.0
+from rsoup.errors import BusyError, RsoupError, TargetError, show
+from rsoup.storage import journal, parts, plain
+from rsoup.storage.journal import Journal
+from rsoup.storage.plain import open_plain, write_all
+from rsoup.storage.rename import exchange, exists, rename_new, sync_folder
+from rsoup.storage.target import check_space, check_target, is_single_file, sidecar, target_error
 
 
 class Staging:
     """A staging folder that this process holds; use as a context manager.
 
     Leaving it by an exception removes it, by KeyboardInterrupt (or any other BaseException) keeps it for
-    the next run; after `commit` it is gone.
+    the next run; after `commit` it is gone. Everything happens relative to the output's parent as it was
+    opened at the start: a parent that is moved or deleted meanwhile is not made again.
     """
 
     def __init__(self, out: str, plan_sha256: str, files: Mapping[str, tuple[bytes, int]]) -> None:
         """`files` maps names to (first bytes, size in bytes); nothing is touched before `__enter__`."""
-        self.out = os.path.normpath(out)
+        self.out = out.rstrip("/")
         self.shown = show(out)
-        self.parent = os.path.dirname(os.path.abspath(self.out))
-        self.path = f"{os.path.abspath(self.out)}.rsoup-{plan_sha256[:12]}.part"
+        self._single = is_single_file(out)
+        self._parent_path, self._name = os.path.split(self.out)
+        self._parent_path = self._parent_path or "."
+        self._part = parts.part_name(self._name, plan_sha256)
+        self.path = os.path.join(self._parent_path, self._part)
         self._plan = plan_sha256
-        self._files = files
-        self._fds: dict[str, int] = {}
-        self._lock_fd = -1
-        self._journal_fd = -1
-        self._pending: list[str] = []
-        self._pending_lock = threading.Lock()
-        self._stop = threading.Event()
-        self._flusher: threading.Thread | None = None
-        self._flush_error: OSError | None = None
+        self._layout = files
+        self._files: dict[str, int] = {}
+        self._parent = self._folder = self._replaced = -1
+        self._journal: Journal | None = None
         self._made_parents: list[str] = []
+        self._mark: os.stat_result | None = None
         self._committed = False
         self.resumes = False
 
     def __enter__(self) -> Staging:
         try:
             self._make_parents()
+            self._parent = os.open(self._parent_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._claim()
             self._open_files()
-        except OSError as error:
-            self._release(remove=self._lock_fd >= 0)
-            raise target_error(error, self.shown) from error
-        except BusyError:
-            self._release(remove=False)
+        except BaseException as error:
+            self._release(remove=not self.resumes)
+            if isinstance(error, OSError):
+                raise target_error(error, self.shown) from error
             raise
-        except TargetError:
-            self._release(remove=True)
-            raise
-        self._flusher = threading.Thread(target=self._flush_loop, name="rsoup-journal", daemon=True)
-        self._flusher.start()
         return self
 
     def _make_parents(self) -> None:
         missing = []
-        here = self.parent
+        here = self._parent_path
         while not os.path.isdir(here):
             if os.path.lexists(here):
-                raise NotADirectoryError(20, "a part of the path is a file", here)
+                raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder", here)
             missing.append(here)
-            here = os.path.dirname(here)
+            here = os.path.dirname(here) or "."
         for folder in reversed(missing):
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(folder)
-            except FileExistsError:
-                continue
-            self._made_parents.append(folder)
+                self._made_parents.append(folder)
 
     def _claim(self) -> None:
         """Hold the staging folder's lock, and be sure no other run works on the same output."""
-        try:
-            os.mkdir(self.path)
-        except FileExistsError:
-            pass
-        self._lock_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if not _lock(self._lock_fd) or not _same_folder(self._lock_fd, self.path):
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-            raise _busy(self.shown)
-        for other in glob.glob(f"{glob.escape(os.path.abspath(self.out))}.rsoup-*.part"):
-            if other != self.path and is_held(other):
-                raise _busy(self.shown)
+        with parts.alone(self._parent):
+            made = True
+            try:
+                os.mkdir(self._part, dir_fd=self._parent)
+            except FileExistsError:
+                made = False
+            try:
+                folder = parts.open_folder(self._part, self._parent)
+            except FileNotFoundError:
+                raise _busy(self.shown) from None  # it has just become the result of another run
+            try:
+                if not made and os.fstat(folder).st_uid != os.geteuid():
+                    raise _foreign(self._part)
+                others = [name for name in parts.leftovers(self._parent, self._name) if name != self._part]
+                if (
+                    not parts.lock(folder)
+                    or not parts.is_same(self._part, folder, self._parent)
+                    or any(parts.is_held(other, self._parent) for other in others)
+                ):
+                    raise _busy(self.shown)
+            except BaseException:
+                os.close(folder)
+                if made:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(self._part, dir_fd=self._parent)
+                raise
+            self._folder = folder
 
     def _open_files(self) -> None:
-        needed = sum(size for _, size in self._files.values())
-        self.resumes = _can_resume(self.path, self._plan, self._files)
-        if not self.resumes:
-            for name in os.listdir(self.path):
-                _remove(os.path.join(self.path, name))
-            check_space(self.parent, needed, self.shown)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if self.resumes else os.O_EXCL)
-        for name, (head, size) in self._files.items():
-            fd = os.open(os.path.join(self.path, name), flags, 0o666)
-            self._fds[name] = fd
-            if not self.resumes:
-                _reserve(fd, size)
-                _write_all(fd, memoryview(head), 0)
-        journal = os.path.join(self.path, JOURNAL)
-        self._journal_fd = os.open(
-            journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+        self.resumes = journal.belongs(self._folder, self._plan) and all(
+            plain.is_as_left(self._folder, name, head, size) for name, (head, size) in self._layout.items()
         )
+        kept = {journal.NAME, *self._layout} if self.resumes else set()
+        for name in set(os.listdir(self._folder)) - kept:
+            plain.remove(os.path.join(self.path, name))
         if not self.resumes:
-            _write_all(self._journal_fd, memoryview(f"{self._plan}\n".encode()), None)
+            check_space(self._parent_path, sum(size for _, size in self._layout.values()), self.shown)
+        for name, (head, size) in self._layout.items():
+            fd = open_plain(name, os.O_RDWR | (0 if self.resumes else os.O_CREAT | os.O_EXCL), self._folder)
+            self._files[name] = fd
+            if not self.resumes:
+                plain.reserve(fd, size)
+                write_all(fd, memoryview(head), 0)
+        single = self._files[self._name] if self._single else self._folder
+        self._mark = os.fstat(single)
+        self._journal = Journal(self._folder, self._plan, self._files.values(), resumes=self.resumes)
 
     def finished(self) -> Iterator[dict[str, object]]:
-        """The records of blocks that an earlier run of this plan has made durable, one at a time.
-
-        A torn last line is cut off, so that what is noted from now on is readable.
-        """
-        if not self.resumes:
-            return
-        valid = 0
-        with open(os.path.join(self.path, JOURNAL), "rb") as journal:
-            for number, line in enumerate(journal):
-                record = _record(line)
-                if number > 0:
-                    if record is None:
-                        break
-                    yield record
-                valid += len(line)
-        os.ftruncate(self._journal_fd, valid)
+        """The records of blocks that an earlier run of this plan has made durable, one at a time."""
+        if self.resumes and self._journal is not None:
+            yield from self._journal.records()
 
     def write(self, file: str, start: int, data: memoryview) -> None:
         """Put `data` at byte `start` of a weight file. Raises TargetError E0602, E0603 or E0604."""
         try:
-            _write_all(self._fds[file], data, start)
+            write_all(self._files[file], data, start)
         except OSError as error:
             raise target_error(error, self.shown) from error
 
     def note(self, record: Mapping[str, object]) -> None:
         """Remember that a block is written; it goes to the journal once its bytes are durable."""
-        if self._flush_error is not None:
-            raise target_error(self._flush_error, self.shown) from self._flush_error
-        with self._pending_lock:
-            self._pending.append(json.dumps(record, separators=(",", ":")))
+        self._check_journal().note(record)
 
-    def _flush_loop(self) -> None:
-        while not self._stop.wait(FLUSH_SECONDS):
-            try:
-                self._flush()
-            except OSError as error:
-                self._flush_error = error
-                return
-
-    def _flush(self) -> None:
-        with self._pending_lock:
-            records, self._pending = self._pending, []
-        if not records:
-            return
-        for fd in self._fds.values():
-            os.fdatasync(fd)
-        _write_all(self._journal_fd, memoryview(("\n".join(records) + "\n").encode()), None)
-        os.fdatasync(self._journal_fd)
-
-    def _stop_flusher(self) -> None:
-        self._stop.set()
-        if self._flusher is not None:
-            self._flusher.join()
-            self._flusher = None
+    def _check_journal(self) -> Journal:
+        assert self._journal is not None
+        if self._journal.error is not None:
+            raise target_error(self._journal.error, self.shown) from self._journal.error
+        return self._journal
 
     def add_file(self, name: str, write: Callable[[int], object]) -> None:
         """Make a side file: `write` gets a file descriptor; the file is durable afterwards."""
-        path = os.path.join(self.path, name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            plain.make_folders(name, self._folder)
+            fd = open_plain(name, flags, self._folder)
             try:
                 write(fd)
                 os.fsync(fd)
@@ -192,28 +162,29 @@ class Staging:
 
     def add_bytes(self, name: str, data: bytes) -> None:
         """Make a side file that holds `data`."""
-        self.add_file(name, lambda fd: _write_all(fd, memoryview(data), None))
+        self.add_file(name, lambda fd: write_all(fd, memoryview(data)))
 
     def commit(self, *, overwrite: bool, last: Mapping[str, bytes]) -> None:
         """Make everything durable, write the files `last` (the manifest), and let the result appear at once.
 
-        Raises BusyError E7501 if another run won the race, TargetError E060x if the disk does not obey.
+        Raises BusyError E7501 if another run won the race, TargetError E060x if the disk does not obey or
+        something else came to lie in the output's place.
         """
-        self._stop_flusher()
-        if self._flush_error is not None:
-            raise target_error(self._flush_error, self.shown) from self._flush_error
+        self._check_journal().stop()
+        self._check_journal()
         try:
-            for fd in self._fds.values():
+            for fd in self._files.values():
                 os.fsync(fd)
             self._close_files()
             for name, data in last.items():
                 self.add_bytes(name, data)
-            os.unlink(os.path.join(self.path, JOURNAL))
-            for folder, _, _ in os.walk(self.path):
-                sync_folder(folder)
+            for *_, fd in os.fwalk(".", dir_fd=self._folder):
+                sync_folder(fd)
+            if overwrite:
+                check_target(self.out, [], overwrite=True)
+            os.unlink(journal.NAME, dir_fd=self._folder)
+            sync_folder(self._folder)
             self._put_in_place(overwrite)
-            self._committed = True
-            sync_folder(self.parent)
         except FileExistsError as error:
             raise BusyError(
                 "E7501",
@@ -223,52 +194,87 @@ class Staging:
             ) from error
         except OSError as error:
             raise target_error(error, self.shown) from error
+        self._committed = True
         self._release(remove=True)
 
+    def _moves(self) -> list[tuple[str, str]]:
+        """What becomes what, by names in the parent folder."""
+        if not self._single:
+            return [(self._part, self._name)]
+        staged = [os.path.join(self._part, self._name), os.path.join(self._part, "rsoup.json")]
+        return list(zip(staged, [self._name, sidecar(self._name)], strict=True))
+
     def _put_in_place(self, overwrite: bool) -> None:
-        replace = overwrite and os.path.lexists(self.out)
-        if not is_single_file(self.out):
-            (exchange if replace else rename_new)(self.path, self.out)
-            return
-        for name, target in ((os.path.basename(self.out), self.out), ("rsoup.json", sidecar(self.out))):
-            (os.replace if replace else rename_new)(os.path.join(self.path, name), target)
+        """Let the result take its name, durably; if that fails, everything is as it was."""
+        done = []
+        try:
+            for made, place in self._moves():
+                swap = overwrite and exists(place, dir_fd=self._parent)
+                if swap and not self._single:  # nobody may take the old folder for a staging folder
+                    self._replaced = parts.open_folder(place, self._parent)
+                    parts.lock(self._replaced)
+                (exchange if swap else rename_new)(made, place, dir_fd=self._parent)
+                done.append((made, place, exchange if swap else rename_new))
+            sync_folder(self._parent)
+            for folder in self._made_parents:
+                sync_folder(os.path.dirname(folder) or ".")
+        except OSError:
+            for made, place, back in reversed(done):
+                with contextlib.suppress(OSError):
+                    back(place, made, dir_fd=self._parent)
+            raise
+
+    def _is_in_place(self) -> bool:
+        """Whether the result has its name already: a signal may have come just then."""
+        if self._committed or self._mark is None or self._parent < 0:
+            return self._committed
+        try:
+            here = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(here, self._mark)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._committed:
-            self._release(remove=False)
+        if self._is_in_place():
+            if not self._committed and self._single:
+                with contextlib.suppress(OSError):
+                    made, place = self._moves()[1]
+                    os.replace(made, place, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+            self._committed = True
+            self._release(remove=True)
             return
         interrupted = kind is not None and not issubclass(kind, Exception)
-        self._stop_flusher()
-        if interrupted and self._flush_error is None:
-            try:
-                self._flush()
-            except OSError:
-                interrupted = True  # what the journal already names stays valid
-        self._release(remove=not interrupted)
+        if interrupted and self._journal is not None:
+            self._journal.stop()
+            self._journal.flush()  # what it already names stays valid if this fails
+        self._release(remove=not (interrupted and journal.is_there(self._folder)))
 
     def _close_files(self) -> None:
-        fds, self._fds = self._fds, {}
-        for fd in fds.values():
-            os.close(fd)
-        if self._journal_fd >= 0:
-            os.close(self._journal_fd)
-            self._journal_fd = -1
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        files, self._files = self._files, {}
+        with contextlib.ExitStack() as closing:  # every one of them, whatever a close says
+            for fd in files.values():
+                closing.callback(os.close, fd)
 
     def _release(self, *, remove: bool) -> None:
-        self._close_files()
-        if remove and os.path.lexists(self.path):
+        """Let go of everything; idempotent. `remove` deletes what is under the staging folder's name, if ours."""
+        with contextlib.suppress(OSError):
+            self._close_files()
+        ours = [fd for fd in (self._folder, self._replaced) if fd >= 0]
+        if remove and any(parts.is_same(self._part, fd, self._parent) for fd in ours):
             shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        for fd in (self._folder, self._replaced, self._parent):
+            if fd >= 0:
+                os.close(fd)
+        self._folder = self._replaced = self._parent = -1
         if not self._committed:
             for folder in reversed(self._made_parents):
-                try:
+                with contextlib.suppress(OSError):
                     os.rmdir(folder)
-                except OSError:
-                    break
 
 
 def _busy(shown: str) -> BusyError:
@@ -280,91 +286,10 @@ def _busy(shown: str) -> BusyError:
     )
 
 
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # no locks here (some network file systems): the final rename decides
-    return True
-
-
-def leftovers(folder: str) -> list[str]:
-    """The staging folders that lie in `folder`, of running merges and of interrupted ones."""
-    return sorted(
-        path for path in glob.glob(os.path.join(glob.escape(folder), "*.rsoup-*.part")) if os.path.isdir(path)
+def _foreign(part: str) -> RsoupError:
+    return TargetError(
+        "E0607",
+        "somebody else's folder lies where the soup would be staged",
+        where=show(part),
+        hint="choose another -o, in a folder only you can write to",
     )
-
-
-def is_held(path: str) -> bool:
-    """Whether a running merge holds this staging folder."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return not _lock(fd)
-    finally:
-        os.close(fd)
-
-
-def _same_folder(fd: int, path: str) -> bool:
-    try:
-        here = os.stat(path)
-    except OSError:
-        return False
-    return (here.st_dev, here.st_ino) == (os.fstat(fd).st_dev, os.fstat(fd).st_ino)
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
-
-
-def _reserve(fd: int, size: int) -> None:
-    if size == 0:
-        return
-    try:
-        os.posix_fallocate(fd, 0, size)
-    except OSError as error:
-        if error.errno not in (22, 95):  # EINVAL, EOPNOTSUPP: the file system cannot reserve
-            raise
-        os.ftruncate(fd, size)
-
-
-def _write_all(fd: int, data: memoryview, start: int | None) -> None:
-    done = 0
-    while done < len(data):
-        rest = data[done:]
-        done += os.write(fd, rest) if start is None else os.pwrite(fd, rest, start + done)
-
-
-def _can_resume(path: str, plan: str, files: Mapping[str, tuple[bytes, int]]) -> bool:
-    """Whether an earlier run of the same plan left its journal and files of the right size and header."""
-    try:
-        with open(os.path.join(path, JOURNAL), "rb") as journal:
-            if journal.readline() != f"{plan}\n".encode():
-                return False
-        for name, (head, size) in files.items():
-            fd = os.open(os.path.join(path, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if os.fstat(fd).st_size != size or os.pread(fd, len(head), 0) != head:
-                    return False
-            finally:
-                os.close(fd)
-    except OSError:
-        return False
-    return True
-
-
-def _record(line: bytes) -> dict[str, object] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None

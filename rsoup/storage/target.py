@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from rsoup.errors import AccessError, RsoupError, TargetError, UsageError, show
+from rsoup.errors import AccessError, RsoupError, TargetError, UsageError, listing, show
 
 SINGLE_FILE = (".safetensors",)
 _LATER = (".pt", ".pth", ".bin", ".ckpt", ".zip", ".gguf")
@@ -34,21 +35,34 @@ def check_target(out: str, inputs: Iterable[str], *, overwrite: bool) -> None:
     """Refuse an output that exists (E0601) or that is, contains or lies in an input (E0213).
 
     `inputs` are the paths of checkpoints, folders or files; compared by device and inode, so that links
-    and mounts do not hide anything. With `overwrite` a model folder or file is allowed, and nothing else.
+    and mounts do not hide anything. With `overwrite` an empty folder, a model's folder that holds nothing
+    else, or a file (for an output that is one) may be replaced, and nothing else.
     """
     shown = show(out)
-    if not os.path.basename(os.path.normpath(out)) or os.path.basename(os.path.normpath(out)) in (".", ".."):
+    single = is_single_file(out)
+    out = out.rstrip("/")
+    if os.path.basename(out) in ("", ".", ".."):
         raise UsageError(
             "E0213", f"'{shown}' is not a place for a soup", hint="give a folder's name: -o soup"
         )
     _check_apart(out, inputs, shown)
-    try:
-        status = os.lstat(out)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise target_error(error, shown) from error
-    if stat.S_ISLNK(status.st_mode):
+    for path in (out, sidecar(out)) if single else (out,):
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise target_error(error, shown) from error
+        _check_replaceable(path, status.st_mode, single=single, overwrite=overwrite)
+    lost = set(_folders_in(out))
+    for path in inputs:
+        if any(folder in lost for folder in _ancestors(path)[:1]):
+            raise _touches("contains the input", path, shown)
+
+
+def _check_replaceable(path: str, mode: int, *, single: bool, overwrite: bool) -> None:
+    shown = show(path)
+    if stat.S_ISLNK(mode):
         raise TargetError(
             "E0601",
             "the output is a symbolic link, which is never followed",
@@ -59,36 +73,52 @@ def check_target(out: str, inputs: Iterable[str], *, overwrite: bool) -> None:
         raise TargetError(
             "E0601", "the output exists", where=shown, hint="choose another -o, or replace it: --overwrite"
         )
-    _check_replaceable(out, status.st_mode, shown)
+    if not (stat.S_ISREG if single else stat.S_ISDIR)(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
+        what = kinds.get(stat.S_IFMT(mode), "neither a file nor a folder")
+        raise _irreplaceable(shown, f"is {what}")
+    if not single:
+        _check_model_folder(path, shown)
 
 
-def _check_replaceable(out: str, mode: int, shown: str) -> None:
-    single = is_single_file(out)
-    if single != stat.S_ISREG(mode):
-        what = (
-            "a folder"
-            if stat.S_ISDIR(mode)
-            else "a file"
-            if stat.S_ISREG(mode)
-            else "neither a file nor a folder"
-        )
-        raise TargetError(
-            "E0607",
-            f"the output exists and is {what}; it is not replaced",
-            where=shown,
-            hint="choose another -o",
-        )
-    if single:
-        return
-    names = os.listdir(out)
-    model = "rsoup.json" in names or any(name.endswith((".safetensors", ".bin")) for name in names)
-    if names and (not model or ".git" in names or os.path.realpath(out) == os.path.realpath(".")):
-        raise TargetError(
-            "E0607",
-            "the output is a folder with other things than a model in it; it is not replaced",
-            where=shown,
-            hint="choose another -o, or remove it yourself",
-        )
+def _check_model_folder(path: str, shown: str) -> None:
+    """Nothing, if all that would be lost is a model: its folder is made by rsoup, or looks like a saved model."""
+    try:
+        with os.scandir(path) as entries:
+            folders = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        if not folders:
+            return
+        if os.path.samefile(path, "."):
+            raise _irreplaceable(shown, "is the folder you are in")
+        known = _own_names(path) if "rsoup.json" in folders else None
+    except OSError as error:
+        raise target_error(error, shown) from error
+    if known is None:
+        weights = any(name.endswith((".safetensors", ".bin")) for name in folders)
+        if not weights or "config.json" not in folders:
+            raise _irreplaceable(shown, "is a folder without a model in it")
+        known = {name for name, is_folder in folders.items() if not is_folder}
+    if others := sorted(set(folders) - known):
+        raise _irreplaceable(shown, f"holds {listing(others, 3)}, which would be lost")
+
+
+def _own_names(path: str) -> set[str]:
+    """The names in a soup's folder that its manifest tells of."""
+    try:
+        with open(os.path.join(path, "rsoup.json"), "rb") as file:
+            subject = json.load(file)["subject"]
+        return {"rsoup.json", *(str(entry["name"]).partition("/")[0] for entry in subject)}
+    except (ValueError, KeyError, TypeError):
+        return {"rsoup.json"}
+
+
+def _irreplaceable(shown: str, what: str) -> TargetError:
+    return TargetError(
+        "E0607",
+        f"the output exists and {what}; it is not replaced",
+        where=shown,
+        hint="choose another -o, or move it away yourself",
+    )
 
 
 def _check_apart(out: str, inputs: Iterable[str], shown: str) -> None:
@@ -106,12 +136,23 @@ def _check_apart(out: str, inputs: Iterable[str], shown: str) -> None:
         elif os.path.isdir(path) and chain[0] in out_chain:
             what = "lies inside the input"
         if what:
-            raise UsageError(
-                "E0213",
-                f"the output {what} '{show(path)}'",
-                where=shown,
-                hint="choose another -o: inputs are never written to",
-            )
+            raise _touches(what, path, shown)
+
+
+def _touches(what: str, path: str, shown: str) -> UsageError:
+    return UsageError(
+        "E0213",
+        f"the output {what} '{show(path)}'",
+        where=shown,
+        hint="choose another -o: inputs are never written to",
+    )
+
+
+def _folders_in(out: str) -> Iterator[tuple[int, int]]:
+    """(device, inode) of the folders in a folder that may be replaced: an input may be mounted from there."""
+    for folder, _, _ in os.walk(out):
+        status = os.lstat(folder)
+        yield status.st_dev, status.st_ino
 
 
 def _ancestors(path: str) -> list[tuple[int, int]]:

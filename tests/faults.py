@@ -1,0 +1,307 @@
+"""What the fault tests share: a warm interpreter to run and kill, a verifier, small disks, strace, N-th failures."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from checkpoints import write_file
+
+from rsoup.digests import ChunkHasher, file_digest, tensor_digest
+
+Argument = str | os.PathLike[str]
+PARTS = "*.rsoup-*.part"
+IS_ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")
+
+
+def command(*arguments: Argument) -> list[str]:
+    """rsoup's command line as an argument list."""
+    return [sys.executable, "-m", "rsoup", *map(os.fspath, arguments)]
+
+
+class Ended(NamedTuple):
+    """How a run ended: its exit code (−9 for SIGKILL), what it said and on which stream."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> dict[str, object]:
+        """The error of a run with --json."""
+        found = json.loads(self.out)["error"]
+        assert isinstance(found, dict)
+        return found
+
+
+_SERVER = """
+import json, os, signal, sys
+import safetensors.numpy, torch
+import rsoup.cli.app, rsoup.cli.merge, rsoup.merge, rsoup.manifest
+from rsoup import cli
+from rsoup.storage import journal
+
+journal.FLUSH_SECONDS = float(sys.argv[1])
+torch.set_num_threads(1)
+for line in sys.stdin:
+    job = json.loads(line)
+    if "wait" in job:
+        answer = os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1])
+    else:
+        answer = os.fork()
+        if answer == 0:
+            os.chdir(job["cwd"])
+            for number, path in enumerate([os.devnull, job["out"], job["err"]]):
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+                os.dup2(fd, number)
+                os.close(fd)
+            sys.argv = ["rsoup", *job["arguments"]]
+            code = 1
+            try:
+                cli.main()
+            except SystemExit as leaving:
+                code = leaving.code if isinstance(leaving.code, int) else 0
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Running:
+    """A command line that a warm interpreter has begun."""
+
+    def __init__(self, warm: Warm, pid: int, out: Path, err: Path) -> None:
+        self.pid = pid
+        self._warm, self._out, self._err = warm, out, err
+
+    def send(self, number: int) -> None:
+        """Send it a signal; it may have ended by itself."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait(self) -> Ended:
+        """Let it end, and see how."""
+        code = self._warm.ask({"wait": self.pid})
+        return Ended(code, self._out.read_text(errors="replace"), self._err.read_text(errors="replace"))
+
+
+class Warm:
+    """An interpreter with everything imported, which forks one child per command line: milliseconds each.
+
+    Its journals are flushed every 10 ms instead of 4 s, so that a run of a fraction of a second can be
+    killed between two flushes.
+    """
+
+    def __init__(self, folder: Path, flush_seconds: float = 0.01) -> None:
+        self._folder = folder
+        self._count = 0
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _SERVER, str(flush_seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, job: dict[str, object]) -> int:
+        """Send a job, get its number."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(job) + "\n")
+        self._server.stdin.flush()
+        return int(json.loads(self._server.stdout.readline()))
+
+    def start(self, *arguments: Argument, cwd: Argument | None = None) -> Running:
+        """Begin a command line."""
+        self._count += 1
+        out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
+        pid = self.ask(
+            {
+                "arguments": [os.fspath(argument) for argument in arguments],
+                "cwd": os.fspath(cwd or self._folder),
+                "out": str(out),
+                "err": str(err),
+            }
+        )
+        return Running(self, pid, out, err)
+
+    def run(self, *arguments: Argument, cwd: Argument | None = None) -> Ended:
+        """A command line from its beginning to its end."""
+        return self.start(*arguments, cwd=cwd).wait()
+
+    def close(self) -> None:
+        """End the interpreter."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.wait(timeout=30)
+        self._server.stdout.close()
+
+
+def big_models(folder: Path, elements: int, tensors: int = 4) -> list[Path]:
+    """Two related checkpoints with `elements` bfloat16 numbers each, in a few tensors."""
+    generator = torch.Generator().manual_seed(1)
+    size = elements // tensors
+    start = torch.randn(size, generator=generator)
+    made = []
+    for name in ("one", "two"):
+        (folder / name).mkdir(parents=True)
+        moved = start + 0.01 * torch.randn(size, generator=generator)
+        write_file(
+            folder / name / "model.safetensors",
+            {f"layers.{i}.weight": (moved + i).to(torch.bfloat16) for i in range(tensors)},
+        )
+        (folder / name / "config.json").write_text('{"model_type": "tiny"}')
+        made.append(folder / name)
+    return made
+
+
+def verify(out: Path) -> dict[str, object]:
+    """The manifest of a finished soup, after everything it says of the files was found to be so."""
+    single = out.is_file()
+    manifest_path = out.with_name(f"{out.name.removesuffix('.safetensors')}.rsoup.json") if single else out / "rsoup.json"
+    manifest = json.loads(manifest_path.read_bytes())
+    folder = out.parent if single else out
+    if not single:
+        files = {str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()}
+        assert files == {entry["name"] for entry in manifest["subject"]} | {"rsoup.json"}
+    for entry in manifest["subject"]:
+        data = (folder / entry["name"]).read_bytes()
+        assert len(data) == entry["size"], entry["name"]
+        found = hashlib.sha256(data).hexdigest() if "sha256" in entry else weights_digest(data)
+        assert found == entry.get("sha256", entry.get("digest")), entry["name"]
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def weights_digest(data: bytes) -> str:
+    """The digest of a safetensors file by the rule of `rsoup.digests`, from its bytes alone."""
+    head = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:head])
+    header.pop("__metadata__", None)
+    digests = []
+    for record in sorted(header.values(), key=lambda record: tuple(record["data_offsets"])):
+        begin, end = record["data_offsets"]
+        hasher = ChunkHasher()
+        hasher.update(memoryview(data)[head + begin : head + end])
+        digests.append(tensor_digest([hasher.digests()]))
+    return file_digest(data[:head], digests)
+
+
+def stray(folder: Path) -> list[str]:
+    """What lies in a folder under a name rsoup gives to things that are not finished."""
+    return sorted(path.name for path in folder.iterdir() if ".rsoup-" in path.name)
+
+
+def without_run(manifest: dict[str, object]) -> dict[str, object]:
+    """A manifest but for the part that tells of the run."""
+    return {key: value for key, value in manifest.items() if key != "run"}
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str, *options: str) -> Iterator[Path]:
+    """A memory disk of this size mounted at a new folder; skips where that is not possible."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "tmpfs", str(folder)]
+    if not IS_ROOT or shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("memory disks cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def bound(source: Path, place: Path) -> Iterator[Path]:
+    """A folder mounted a second time elsewhere; skips where that is not possible."""
+    place.mkdir()
+    mount = ["mount", "--bind", str(source), str(place)]
+    if not IS_ROOT or shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("folders cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
+
+
+_strace_works: list[bool] = []
+
+
+def strace(
+    arguments: Sequence[Argument], *options: str, cwd: Argument | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[bytes]:
+    """A command line under `strace -f` with options such as `-e inject=…`; skips where that is not possible."""
+    if not _strace_works:
+        probe = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=getppid:error=EPERM", "true"]
+        works = shutil.which("strace") is not None
+        _strace_works.append(works and subprocess.run(probe, capture_output=True, check=False).returncode == 0)
+    if not _strace_works[0]:
+        pytest.skip("strace cannot trace here")
+    return subprocess.run(
+        ["strace", "-f", "-qq", "-o", os.devnull, *options, *command(*arguments)],
+        capture_output=True,
+        cwd=cwd,
+        timeout=timeout,
+        check=False,
+    )
+
+
+class FailNth:
+    """Lets the `nth` call (from 1) of some functions of a module fail; counts those that match `when`.
+
+    SQLite's way: fail the first call, then the second … until a run gets through without meeting it.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int = errno.EIO) -> None:
+        self._monkeypatch = monkeypatch
+        self._number = number
+        self.nth = 0
+        self.calls = 0
+
+    def watch(self, module: object, name: str) -> None:
+        """Have the calls of `module.name` counted, and the n-th of all that are watched fail."""
+        real: Callable[..., object] = getattr(module, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            self.calls += 1
+            if self.calls != self.nth:
+                return real(*arguments, **options)
+            if name == "close":  # the descriptor is gone, whatever close says
+                real(*arguments, **options)
+            raise OSError(self._number, os.strerror(self._number))
+
+        self._monkeypatch.setattr(module, name, call)
+
+    @property
+    def hit(self) -> bool:
+        """Whether a call failed since `nth` was set."""
+        return self.calls >= self.nth
+
+    def arm(self, nth: int) -> None:
+        """Let the `nth` call from now on fail."""
+        self.nth, self.calls = nth, 0
+
+
+@contextlib.contextmanager
+def no_signal_handlers() -> Iterator[None]:
+    """Put the signal handlers back that something in the block changed."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(name) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
