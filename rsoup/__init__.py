@@ -9,22 +9,22 @@ if TYPE_CHECKING:
     from rsoup.errors import RsoupError as RsoupError
     from rsoup.library import load_recipe as load_recipe
     from rsoup.library import make_recipe as make_recipe
-    from rsoup.merge import MergeResult as MergeResult
-    from rsoup.merge import Progress as Progress
-    from rsoup.merge import merge as merge
+    from rsoup.merging import MergeResult as MergeResult
+    from rsoup.merging import Progress as Progress
+    from rsoup.merging import merge as merge
     from rsoup.recipe import Recipe as Recipe
     from rsoup.storage.checkpoint import open_checkpoint as open_checkpoint
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "MergeResult": "rsoup.merge",
-    "Progress": "rsoup.merge",
+    "MergeResult": "rsoup.merging",
+    "Progress": "rsoup.merging",
     "Recipe": "rsoup.recipe",
     "RsoupError": "rsoup.errors",
     "load_recipe": "rsoup.library",
     "make_recipe": "rsoup.library",
-    "merge": "rsoup.merge",
+    "merge": "rsoup.merging",
     "open_checkpoint": "rsoup.storage.checkpoint",
 }
 

@@ -32,9 +32,12 @@ _SEMANTIC = re.compile(
     r"routed_scaling_factor|swiglu_limit|hidden_act|hidden_activation|activation_function|feed_forward_proj|dense_act_fn|"
     r"activation|.*norm_eps(?:ilon)?|layer_?norm_.*|rms_norm_.*|norm_.*|do_layer_norm_before|.*softcap(?:ping)?|"
     r"query_pre_attn_scalar|attention_multiplier|.*_multiplier|logit_scale.*|logits_scaling|scale_.*|embedding_multiplier|"
-    r"sliding_window.*|use_sliding_window|max_window_layers|attention_window|layer_types|no_rope_layers?.*|attention_bias|mlp_bias|"
+    r"_?sliding_window.*|use_sliding_window|max_window_layers|attention_window|layer_types|no_rope_layers?.*|attention_bias|mlp_bias|"
     r"(?:qkv|qk|attention|add_qkv)_.*|use_qk_norm|use_bias|use_conv_bias|bias|alibi|parallel_attn|new_decoder_architecture|"
     r"use_parallel_residual|state_size|conv_kernel|time_step_.*|image_size|patch_size|num_channels|sampling_rate|num_mel_bins|"
+    r"swiglu_.*|window_size|pooler_act|.*_hidden_act|feat_extract_.*|mamba_.*|ssm_.*|use_bidirectional_attention|vision_feature_.*|"
+    r"image_token_.*|original_max_position_embeddings|mlp_ratios?|is_gated_act|do_stable_layer_norm|enable_bias|layer_type|"
+    r"apply_residual_connection_post_layernorm|_remove_final_layer_norm|use_absolute_embeddings|expand|n_groups|"
     r".*conv_.*|in_channels|out_channels|sample_size|block_out_channels|cross_attention_dim|norm_num_groups|_class_name|pooling.*)$"
 )
 _TRAINING = re.compile(r".*(?:dropout|_loss.*|_init.*|initializer.*)$")
@@ -63,6 +66,17 @@ def _flatten(config: Mapping[str, object], prefix: str, flat: dict[str, object],
         if key == "rope_parameters" and isinstance(value, dict) and "rope_theta" in value:
             flat[f"{prefix}rope_theta"] = value["rope_theta"]
             flat[f"{prefix}rope_scaling"] = _rope({k: v for k, v in value.items() if k != "rope_theta"})
+        elif (
+            key == "rope_parameters"
+            and isinstance(value, dict)
+            and isinstance(value.get("full_attention"), dict)
+        ):
+            full, local = value["full_attention"], value.get("sliding_attention")
+            flat[f"{prefix}rope_theta"] = full.get("rope_theta")
+            flat[f"{prefix}rope_scaling"] = _rope({k: v for k, v in full.items() if k != "rope_theta"})
+            flat[f"{prefix}rope_local_base_freq"] = (
+                local.get("rope_theta") if isinstance(local, dict) else _OFF
+            )
         elif key == "rope_scaling":
             flat[f"{prefix}rope_scaling"] = _rope(value if isinstance(value, dict) else {})
         elif key in unused:

@@ -97,13 +97,13 @@ def mix_run(plan: Plan, run: Run, sources: Sequence[Source], sink: Sink, scratch
     """
     tensor = plan.tensors[run.tensor]
     if tensor.copy_from is not None and not tensor.measured:
-        return _copy_run(plan, run, tensor, sources[tensor.copy_from], sink, scratch)
+        return _copy_run(run, tensor, sources[tensor.copy_from], sink, scratch)
     loop = _Loop(plan, run, tensor, sources, sink, scratch)
     return loop.run()
 
 
 def _copy_run(
-    plan: Plan, run: Run, tensor: TensorPlan, source: Source, sink: Sink, scratch: Scratch
+    run: Run, tensor: TensorPlan, source: Source, sink: Sink, scratch: Scratch
 ) -> RunRecord:
     bits, kept = tensor.spec.dtype.bits, 0
     hasher, fingerprints = ChunkHasher(), ChunkHasher(fingerprint_hasher)

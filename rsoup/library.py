@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe, Request, make, names_for
+from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe
+from rsoup.request import Request, make, names_for
 
 Path = str | os.PathLike[str]
 

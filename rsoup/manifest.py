@@ -37,10 +37,6 @@ def build(
     recipe = plan.recipe
     digests = tally.file_digests()
     contents = tally.input_contents(headers)
-    names = [
-        name for ingredient in recipe.ingredients for name in [ingredient.name] * len(ingredient.checkpoints)
-    ]
-    uris = [uri for ingredient in recipe.ingredients for uri in ingredient.checkpoints]
     return {
         "schema": SCHEMA,
         "arithmetic": ARITHMETIC,
@@ -52,7 +48,7 @@ def build(
         "recipe": {"sha256": recipe.sha256(), "canonical": recipe.canonical()},
         "ingredients": [
             {"name": name, "checkpoint": public_name(uri), "content": contents[i]}
-            for i, (name, uri) in enumerate(zip(names, uris, strict=True))
+            for i, (name, uri) in enumerate(recipe.checkpoints())
         ],
         "base": None
         if plan.base is None

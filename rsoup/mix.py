@@ -10,7 +10,7 @@ from rsoup.errors import UsageError, show
 
 _DECIMAL = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _FRACTION = re.compile(r"([+-]?(?:0|[1-9][0-9]*))/([1-9][0-9]*)")
-_LONGEST = 100
+_LONGEST = 1500
 
 
 def parse_number(text: str) -> Fraction:
@@ -78,7 +78,7 @@ def checked(
     E0206 `normalize` and `affine` together.
     """
     total = sum(mix, Fraction(0))
-    shown = ", ".join(format_number(value) for value in mix)
+    shown = ", ".join(show(format_number(value), 20) for value in mix[:10]) + (", …" if len(mix) > 10 else "")
     if normalize and affine:
         raise UsageError(
             "E0206", "--normalize and --affine contradict each other", hint="leave one of them out"
@@ -100,7 +100,7 @@ def checked(
     if total != 1:
         raise UsageError(
             "E0203",
-            f"λ = {shown} sums to {format_number(total)}, not to 1",
+            f"λ = {shown} sums to {show(format_number(total), 40)}, not to 1",
             hint=_sum_hint(mix, total),
         )
     return tuple(mix)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from rsoup import methods
+from rsoup import layout, methods
 from rsoup.errors import IncompatibleError, Problem, UsageError, listing, show
 from rsoup.gram import Gram
+from rsoup.layout import OutputFile
 from rsoup.methods import METHODS, Term, terms
 from rsoup.recipe import Recipe
-from rsoup.storage.protocols import FileLayout, Source
-from rsoup.storage.safetensors_header import encode_header
+from rsoup.storage.protocols import Source
 from rsoup.tensors import DTYPES, DType, Header, TensorSpec
 
 ARITHMETIC = "rsoup-arith/1"
 BLOCK_ELEMENTS = 1 << 20
 BLOCK_TENSORS = 256
-_SHARD = re.compile(r"^(?P<stem>[^.]+)(?:\.(?P<variant>[^.]+))?-[0-9]{5}-of-[0-9]{5}\.safetensors$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +37,6 @@ class TensorPlan:
     measured: bool = False
     may_overflow: bool = False
     alike: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class OutputFile:
-    """One weight file of the soup: its name, its tensors in order, its first bytes and its size in bytes."""
-
-    name: str
-    tensors: tuple[str, ...]
-    head: bytes
-    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +150,14 @@ def make(
         recipe, groups, base_index, everything, [name for name in names if name not in plans], notes
     )
     notes += _dtype_notes(recipe, plans, everything)
-    layout = _layout(recipe, reference, plans, single_file)
-    files = tuple(_output_file(file, plans, recipe) for file in layout)
+    header = {name: plan.spec for name, plan in plans.items()}
+    if single_file is not None:
+        placed = layout.one_file(single_file, reference.files, header)
+    elif recipe.max_shard_bytes is not None:
+        placed = layout.shards(reference.files, header, recipe.max_shard_bytes)
+    else:
+        placed = layout.kept(reference.files, header)
+    files = tuple(layout.output_file(file, header, recipe.sha256()) for file in placed)
     ordered = tuple(plans[name] for file in files for name in file.tensors)
     return Plan(
         recipe=recipe,
@@ -173,7 +166,7 @@ def make(
         base=base_index,
         tensors=ordered,
         files=files,
-        index_file=_index_file(files, plans) if single_file is None else None,
+        index_file=layout.index_file(files, header) if single_file is None else None,
         dropped=tuple(sorted(dropped)),
         notes=tuple(notes),
     )
@@ -340,64 +333,3 @@ def _buffers(
             hint="integers, booleans and packed numbers have no mean; take them from one ingredient: --buffers-from NAME",
         )
     return plans
-
-
-def _layout(
-    recipe: Recipe, reference: Source, plans: Mapping[str, TensorPlan], single_file: str | None
-) -> list[FileLayout]:
-    order = [name for file in reference.files for name in file.tensors if name in plans]
-    if single_file is not None:
-        return [FileLayout(single_file, tuple(order))]
-    kept = [FileLayout(file.name, tuple(n for n in file.tensors if n in plans)) for file in reference.files]
-    if recipe.max_shard_bytes is None:
-        return kept
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name in order:
-        size = plans[name].spec.nbytes
-        if shards[-1] and filled + size > recipe.max_shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    stem, variant = _stem(reference.files[0].name)
-    if len(shards) == 1:
-        return [FileLayout(f"{stem}{variant}.safetensors", tuple(shards[0]))]
-    count = len(shards)
-    return [
-        FileLayout(f"{stem}{variant}-{i:05d}-of-{count:05d}.safetensors", tuple(names))
-        for i, names in enumerate(shards, 1)
-    ]
-
-
-def _stem(file: str) -> tuple[str, str]:
-    if found := _SHARD.match(file):
-        return found["stem"], f".{found['variant']}" if found["variant"] else ""
-    stem, _, variant = file.removesuffix(".safetensors").partition(".")
-    return stem, f".{variant}" if variant else ""
-
-
-def _output_file(layout: FileLayout, plans: Mapping[str, TensorPlan], recipe: Recipe) -> OutputFile:
-    ordered = sorted(layout.tensors, key=lambda name: -plans[name].spec.dtype.bits)
-    head = encode_header(
-        {name: plans[name].spec for name in ordered}, {"format": "pt", "rsoup.recipe": recipe.sha256()}
-    )
-    return OutputFile(
-        layout.name, tuple(ordered), head, len(head) + sum(plans[name].spec.nbytes for name in ordered)
-    )
-
-
-def _index_file(files: Sequence[OutputFile], plans: Mapping[str, TensorPlan]) -> tuple[str, bytes] | None:
-    found = _SHARD.match(files[0].name)
-    if found is None and len(files) == 1:
-        return None
-    variant = f".{found['variant']}" if found and found["variant"] else ""
-    stem = found["stem"] if found else "model"
-    metadata = {
-        "total_parameters": sum(plan.spec.numel for plan in plans.values()),
-        "total_size": sum(plan.spec.nbytes for plan in plans.values()),
-    }
-    index = {"metadata": metadata, "weight_map": {name: file.name for file in files for name in file.tensors}}
-    return f"{stem}.safetensors.index{variant}.json", (
-        json.dumps(index, indent=2, sort_keys=True) + "\n"
-    ).encode("utf-8")

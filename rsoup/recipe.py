@@ -1,26 +1,19 @@
-"""Recipe: what was asked. A base, some ingredients, a mix λ and how to write the soup."""
+"""Recipe: what was asked and found sound. A base, some ingredients, a mix λ and how to write the soup."""
 
 from __future__ import annotations
 
 import fnmatch
 import hashlib
 import json
-import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
 from rsoup import mix as mixes
-from rsoup.errors import UsageError, listing, show
+from rsoup.errors import show
 
-METHOD_NAMES: Final = ("linear", "task_arithmetic", "slerp")
-LEVELS: Final = ("tensor", "global")
-ALLOWANCES: Final = ("config", "tokenizer", "distance", "unindexed", "symlinks")
 MAX_DISTANCE: Final = 0.7
-MAX_CHECKPOINTS: Final = 1000
-MAX_DENOMINATOR_BITS: Final = 2048  # some 600 digits; Python refuses to write integers of more than 4300
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +58,7 @@ def layer_of(tensor: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything the user decides about a soup; made by `make`, which refuses what cannot be meant.
+    """Everything the user decides about a soup; made by `request.make`, which refuses what cannot be meant.
 
     `mix` holds the λ that are applied (one exact fraction per ingredient), `typed_mix` the λ as they
     were given where `normalize` changed them. `variant` picks `model.VARIANT.safetensors` and its like in
@@ -97,6 +90,14 @@ class Recipe:
         """The ingredients' names, in the order of the mix."""
         return tuple(ingredient.name for ingredient in self.ingredients)
 
+    def checkpoints(self) -> tuple[tuple[str, str], ...]:
+        """(name, uri) of every ingredient's checkpoints in order: `bleu`, or `bleu/1`, `bleu/2` for a group."""
+        return tuple(
+            (ingredient.name if len(ingredient.checkpoints) == 1 else f"{ingredient.name}/{number}", uri)
+            for ingredient in self.ingredients
+            for number, uri in enumerate(ingredient.checkpoints, 1)
+        )
+
     def mix_for(self, tensor: str) -> tuple[Fraction, ...]:
         """The mix of this tensor: that of the first rule that applies, else the recipe's."""
         return next((rule.mix for rule in self.per_tensor if rule.applies_to(tensor)), self.mix)
@@ -125,6 +126,7 @@ class Recipe:
                 }
                 for rule in self.per_tensor
             ],
+            "variant": self.variant,
             "scale": mixes.format_number(self.scale),
             "affine": self.affine,
             "buffers_from": self.buffers_from,
@@ -142,274 +144,3 @@ class Recipe:
 def public_name(uri: str) -> str:
     """The last part of a path: what may be published of where a checkpoint lay."""
     return uri.rstrip("/").rpartition("/")[2] or "root"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A recipe before it is checked: what was typed, from a command line, a file or a caller.
-
-    `mix` and the mixes of `per_tensor` are texts or fractions; None with `uniform` means λ = 1/N.
-    """
-
-    ingredients: Sequence[Ingredient]
-    mix: Sequence[str | Fraction] | None = None
-    uniform: bool = False
-    normalize: bool = False
-    affine: bool = False
-    base: str | None = None
-    method: str = "linear"
-    level: str = "tensor"
-    scale: str | Fraction = "1"
-    variant: str | None = None
-    dtype: str | None = None
-    max_shard_size: str | None = None
-    files_from: str | None = None
-    buffers_from: str | None = None
-    drop: Sequence[str] = ()
-    per_tensor: Sequence[RuleRequest] = ()
-    allow: Sequence[str] = ()
-    max_distance: str | float = MAX_DISTANCE
-    license: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RuleRequest:
-    """A rule before it is checked: `layers` as typed (`0-15` or `3`), λ as texts or fractions."""
-
-    mix: Sequence[str | Fraction]
-    match: str | None = None
-    layers: str | None = None
-
-
-def make(request: Request) -> Recipe:
-    """The recipe that was asked for, every part of it checked; nothing is guessed or rescaled.
-
-    Raises UsageError (E02…) on the first part that cannot be meant.
-    """
-    from rsoup.tensors import output_dtype
-
-    ingredients = _ingredients(request.ingredients)
-    typed = _mix(request, len(ingredients))
-    effective = mixes.checked(typed, normalize=request.normalize, affine=request.affine)
-    method = _one_of("method", request.method, METHOD_NAMES)
-    level = _one_of("level", request.level, LEVELS)
-    allow = tuple(sorted({_one_of("allowance", name, ALLOWANCES) for name in request.allow}))
-    scale = _number(request.scale)
-    _check_base(request, method, scale, len(ingredients))
-    names = [ingredient.name for ingredient in ingredients]
-    for option in ("files_from", "buffers_from"):
-        _known_ingredient(option, getattr(request, option), names, request.base)
-    return Recipe(
-        ingredients=ingredients,
-        mix=effective,
-        typed_mix=typed,
-        base=request.base,
-        method=method,
-        level=level,
-        scale=scale,
-        affine=request.affine,
-        variant=request.variant,
-        dtype=None if request.dtype in (None, "keep") else output_dtype(request.dtype or "").name,
-        max_shard_bytes=parse_size(request.max_shard_size),
-        files_from=request.files_from,
-        buffers_from=request.buffers_from,
-        drop=tuple(request.drop),
-        per_tensor=tuple(_rule(rule, request, len(ingredients)) for rule in request.per_tensor),
-        allow=allow,
-        max_distance=_distance(request.max_distance),
-        license=request.license,
-    )
-
-
-def _ingredients(asked: Sequence[Ingredient]) -> tuple[Ingredient, ...]:
-    if not asked:
-        raise UsageError(
-            "E0202",
-            "no ingredients",
-            hint="name at least one checkpoint: rsoup merge A B --lambda 0.5,0.5 -o OUT",
-        )
-    count = sum(len(ingredient.checkpoints) for ingredient in asked)
-    if count > MAX_CHECKPOINTS:
-        raise UsageError("E0202", f"{count} checkpoints; {MAX_CHECKPOINTS} is the limit")
-    names = [ingredient.name for ingredient in asked]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(
-            "E0202",
-            f"two ingredients are called {listing(twice)}",
-            hint="give each a name of its own: NAME=PATH",
-        )
-    for ingredient in asked:
-        if not ingredient.checkpoints:
-            raise UsageError("E0202", f"ingredient '{show(ingredient.name)}' names no checkpoint")
-        if not ingredient.name or ingredient.name == "base":
-            raise UsageError(
-                "E0202",
-                f"an ingredient cannot be called '{show(ingredient.name)}'",
-                hint="give it another name: NAME=PATH",
-            )
-    return tuple(asked)
-
-
-def _number(value: str | Fraction) -> Fraction:
-    return value if isinstance(value, Fraction) else mixes.parse_number(str(value))
-
-
-def _mix(request: Request, count: int) -> tuple[Fraction, ...]:
-    if request.uniform:
-        if request.mix is not None:
-            raise UsageError(
-                "E0206", "--uniform and --lambda contradict each other", hint="leave one of them out"
-            )
-        return mixes.uniform(count)
-    if request.mix is None:
-        if count == 1:
-            return (Fraction(1),)
-        shares = ",".join(["1/" + str(count)] * count)
-        raise UsageError(
-            "E0202",
-            f"no λ for {count} ingredients",
-            hint=f"--lambda {shares}, or --uniform, which is the same",
-        )
-    return _counted([_number(value) for value in request.mix], count)
-
-
-def _counted(values: Sequence[Fraction], count: int) -> tuple[Fraction, ...]:
-    if len(values) != count:
-        hint = "one λ per ingredient, separated by commas"
-        if len(values) == 2 * count:
-            hint += "; a decimal comma is written as a point: 0.5"
-        raise UsageError("E0202", f"{len(values)} λ for {count} ingredients", hint=hint)
-    common = 1
-    for value in values:
-        common = math.lcm(common, value.denominator)
-        if common.bit_length() > MAX_DENOMINATOR_BITS:
-            raise UsageError(
-                "E0201",
-                "these λ have no common denominator of a sensible size",
-                hint="write decimals such as 0.3",
-            )
-    return tuple(values)
-
-
-def _rule(asked: RuleRequest, request: Request, count: int) -> Rule:
-    if (asked.match is None) == (asked.layers is None):
-        raise UsageError("E0209", "a rule of per_tensor needs either 'match' or 'layers'")
-    values = _counted([_number(value) for value in asked.mix], count)
-    checked = mixes.checked(values, normalize=request.normalize, affine=request.affine)
-    return Rule(checked, asked.match, None if asked.layers is None else _layers(asked.layers))
-
-
-def _layers(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text.strip())
-    if found is None or int(found[1]) > int(found[2] or found[1]):
-        raise UsageError(
-            "E0209", f"'{show(text)}' is not a range of layers", hint="write 0-15, or 3 for one layer"
-        )
-    return int(found[1]), int(found[2] or found[1])
-
-
-def _one_of(what: str, value: str, choices: Sequence[str]) -> str:
-    if value in choices:
-        return value
-    raise UsageError("E0210", f"there is no {what} '{show(value)}'", hint=_nearest(value, choices))
-
-
-def _nearest(value: str, choices: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(value, choices, 1)
-    return f"did you mean '{near[0]}'?" if near else f"one of {', '.join(choices)}"
-
-
-def _known_ingredient(option: str, name: str | None, names: Sequence[str], base: str | None) -> None:
-    choices = [*names, *(["base"] if base is not None else [])]
-    if name is not None and name not in choices:
-        flag = "--" + option.replace("_", "-")
-        raise UsageError(
-            "E0210", f"{flag}: no ingredient is called '{show(name)}'", hint=_nearest(name, choices)
-        )
-
-
-def _check_base(request: Request, method: str, scale: Fraction, count: int) -> None:
-    reason = None
-    if method != "linear":
-        reason = f"the method {method} mixes differences from the base"
-    elif request.affine:
-        reason = "--affine gives the base what λ leaves: 1 − Σλ"
-    elif scale != 1:
-        reason = "--scale stretches the distance from the base"
-    if reason is not None and request.base is None:
-        raise UsageError(
-            "E0207",
-            f"{reason}, and there is no base",
-            hint="add --base BASE, the checkpoint all were fine-tuned from",
-        )
-    if method == "slerp":
-        if count != 2:
-            raise UsageError(
-                "E0211",
-                f"slerp turns from one ingredient to another; here are {count}",
-                hint="--method linear takes any number",
-            )
-        if request.affine or request.normalize:
-            raise UsageError(
-                "E0211", "slerp takes λ ≥ 0 with Σλ = 1 only", hint="leave out --affine and --normalize"
-            )
-
-
-def _distance(value: str | float) -> float:
-    if isinstance(value, float) or value == "inf":
-        return float(value)
-    found = float(mixes.parse_number(str(value)))
-    if found <= 0:
-        raise UsageError(
-            "E0210", f"--max-distance {show(value)} refuses everything", hint="something like 0.7"
-        )
-    return found
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
-
-
-def parse_size(text: str | None) -> int | None:
-    """Bytes of `5GB` (powers of 1000) or `5GiB` (powers of 1024); None for None and `keep`.
-
-    Raises UsageError E0212 for anything else, and for less than 1 byte.
-    """
-    if text is None or text == "keep":
-        return None
-    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([A-Za-z]*)", text.strip())
-    unit = _UNITS.get(found[2].upper()) if found else None
-    size = int(Fraction(found[1]) * unit) if found and unit else 0
-    if size < 1:
-        raise UsageError("E0212", f"'{show(text)}' is not a size", hint="write 5GB, 500MB or keep")
-    return size
-
-
-def names_for(paths: Sequence[str]) -> list[str]:
-    """A distinct name for each path: its last part, with more of the path where two are alike.
-
-    `a/checkpoint-9` and `b/checkpoint-9` become `a-checkpoint-9` and `b-checkpoint-9`; a path given
-    twice gets `-2`. The word `base` is never given away.
-    """
-    parts = [[part for part in path.split("/") if part not in ("", ".")] or ["root"] for path in paths]
-    depth = [1] * len(parts)
-    while True:
-        names = [
-            "-".join(part[-deep:]).removesuffix(".safetensors")
-            for part, deep in zip(parts, depth, strict=True)
-        ]
-        alike = [i for i, name in enumerate(names) if names.count(name) > 1 and depth[i] < len(parts[i])]
-        if not alike:
-            break
-        for i in alike:
-            depth[i] += 1
-    result: list[str] = []
-    for name in names:
-        candidate, count = ("base-" if name == "base" else "") + name, 1
-        while candidate in result:
-            count += 1
-            candidate = f"{name}-{count}"
-        result.append(candidate)
-    return result

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rsoup import mix as mixes
 from rsoup.errors import UsageError, listing, show
-from rsoup.recipe import (
+from rsoup.recipe import Ingredient
+from rsoup.request import (
     ALLOWANCES,
     LEVELS,
     MAX_CHECKPOINTS,
     METHOD_NAMES,
-    Ingredient,
     Request,
     RuleRequest,
     names_for,

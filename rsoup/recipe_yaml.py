@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from rsoup.errors import UsageError, show
 from rsoup.mix import format_number
-from rsoup.recipe import MAX_DISTANCE, Recipe, Request, make
+from rsoup.recipe import MAX_DISTANCE, Recipe
 from rsoup.recipe_form import Form, spoken
 from rsoup.recipe_nodes import MAX_BYTES, Problems, decode, parse
+from rsoup.request import Request, make
 from rsoup.tensors import DTYPES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from rsoup.errors import UsageError
+from rsoup.errors import UsageError, show
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,7 @@ def output_dtype(text: str) -> DType:
     if found is None:
         raise UsageError(
             "E0208",
-            f"'{text}' is not a dtype a soup can be stored in",
+            f"'{show(text)}' is not a dtype a soup can be stored in",
             hint="one of float32, bfloat16, float16, float64 (or leave it out to keep the ingredients')",
         )
     return DTYPES[found]

@@ -50,7 +50,7 @@ class Ended(NamedTuple):
 _SERVER = """
 import json, os, signal, sys
 import safetensors.numpy, torch
-import rsoup.cli.app, rsoup.cli.merge, rsoup.merge, rsoup.manifest
+import rsoup.cli.app, rsoup.cli.merge, rsoup.merging, rsoup.manifest
 from rsoup import cli
 from rsoup.storage import journal
 
@@ -172,7 +172,9 @@ def big_models(folder: Path, elements: int, tensors: int = 4) -> list[Path]:
 def verify(out: Path) -> dict[str, object]:
     """The manifest of a finished soup, after everything it says of the files was found to be so."""
     single = out.is_file()
-    manifest_path = out.with_name(f"{out.name.removesuffix('.safetensors')}.rsoup.json") if single else out / "rsoup.json"
+    manifest_path = (
+        out.with_name(f"{out.name.removesuffix('.safetensors')}.rsoup.json") if single else out / "rsoup.json"
+    )
     manifest = json.loads(manifest_path.read_bytes())
     folder = out.parent if single else out
     if not single:
@@ -216,7 +218,11 @@ def small_disk(folder: Path, size: str, *options: str) -> Iterator[Path]:
     """A memory disk of this size mounted at a new folder; skips where that is not possible."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "tmpfs", str(folder)]
-    if not IS_ROOT or shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if (
+        not IS_ROOT
+        or shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
         pytest.skip("memory disks cannot be mounted here")
     try:
         yield folder
@@ -229,7 +235,11 @@ def bound(source: Path, place: Path) -> Iterator[Path]:
     """A folder mounted a second time elsewhere; skips where that is not possible."""
     place.mkdir()
     mount = ["mount", "--bind", str(source), str(place)]
-    if not IS_ROOT or shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if (
+        not IS_ROOT
+        or shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
         pytest.skip("folders cannot be mounted here")
     try:
         yield place
@@ -247,7 +257,9 @@ def strace(
     if not _strace_works:
         probe = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=getppid:error=EPERM", "true"]
         works = shutil.which("strace") is not None
-        _strace_works.append(works and subprocess.run(probe, capture_output=True, check=False).returncode == 0)
+        _strace_works.append(
+            works and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+        )
     if not _strace_works[0]:
         pytest.skip("strace cannot trace here")
     return subprocess.run(

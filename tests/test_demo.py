@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from rsoup.demo import DemoResult, digits, run, train
 from rsoup.errors import TargetError
 from rsoup.library import make_recipe
-from rsoup.merge import merge
+from rsoup.merging import merge
 
 TRAINED = ["base", "low", "high"]
 SOUPS = [f"soup-{low:.2f}-{1 - low:.2f}" for low in (1, 0.75, 0.5, 0.25, 0)]

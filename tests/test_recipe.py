@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsoup.errors import RsoupError, UsageError
-from rsoup.recipe import (
-    MAX_CHECKPOINTS,
-    Ingredient,
-    Recipe,
-    Request,
-    Rule,
-    RuleRequest,
-    layer_of,
-    make,
-    names_for,
-    parse_size,
-)
+from rsoup.recipe import Ingredient, Recipe, Rule, layer_of
+from rsoup.request import MAX_CHECKPOINTS, Request, RuleRequest, make, names_for, parse_size
 
 A, B, C = (Ingredient(name, (f"runs/{name}",)) for name in "abc")
 HALF = ("0.5", "0.5")

@@ -14,7 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rsoup.errors import AccessError, RefusedFileError, UsageError
-from rsoup.recipe import Ingredient, Recipe, Request, RuleRequest, make
+from rsoup.recipe import Ingredient, Recipe
+from rsoup.request import Request, RuleRequest, make
 from rsoup.recipe_form import INGREDIENT_KEYS, KEYS, RULE_KEYS
 from rsoup.recipe_yaml import dump, json_schema, load, loads
 

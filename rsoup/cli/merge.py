@@ -10,7 +10,8 @@ from rsoup.cli import Stopped
 from rsoup.console import Console, ProgressBar, table
 from rsoup.errors import UsageError, listing, show
 from rsoup.mix import format_number
-from rsoup.recipe import Ingredient, Recipe, Request, make, names_for
+from rsoup.recipe import Ingredient, Recipe
+from rsoup.request import Request, make, names_for
 from rsoup.storage.parts import is_held, leftovers, resumable
 from rsoup.storage.target import free_bytes, size_text
 
@@ -105,7 +106,7 @@ def mix_text(recipe: Recipe) -> str:
 
 def run(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, console: Console) -> None:
     """Make the soup and show what it is."""
-    from rsoup.merge import merge
+    from rsoup.merging import merge
 
     if recipe.mix != recipe.typed_mix:
         console.talk(f"λ normalised: {mix_text(recipe)}")
@@ -130,7 +131,7 @@ def run(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, conso
         + (f", {len(result.dropped)} dropped" if result.dropped else ""),
     ]
     if result.distances is not None:
-        names = [show(name) for name in _checkpoint_names(recipe)]
+        names = [show(name) for name, _ in recipe.checkpoints()]
         shown = [
             f"{name} {value:.4f}"
             for name, value in zip(names, result.distances.relative, strict=True)
@@ -181,19 +182,11 @@ def _stale(out: str) -> list[str]:
     ]
 
 
-def _checkpoint_names(recipe: Recipe) -> list[str]:
-    return [
-        ingredient.name if len(ingredient.checkpoints) == 1 else f"{ingredient.name}/{i}"
-        for ingredient in recipe.ingredients
-        for i in range(1, len(ingredient.checkpoints) + 1)
-    ]
-
-
 def show_plan(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, console: Console) -> None:
     """Print what a merge would do: read, mixed, copied, written; bytes, memory and free space."""
     from rsoup.kernel import scratch_nbytes
-    from rsoup.merge import prepared
     from rsoup.pot import default_threads
+    from rsoup.prepare import prepared
 
     with prepared(recipe, out, overwrite=overwrite) as ready:
         plan, count = ready.plan, threads or default_threads()
@@ -212,7 +205,7 @@ def show_plan(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None,
         ]
         if ready.side_files:
             lines.append(
-                f"other files, from '{show(plan.checkpoints[ready.side_files_from])}': {', '.join(show(n) for n in ready.side_files)}"
+                f"other files, from '{show(plan.checkpoints[ready.donor])}': {', '.join(show(n) for n in ready.side_files)}"
             )
         lines += [f"note: {note}" for note in ready.notes]
         data = {

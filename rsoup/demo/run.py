@@ -127,7 +127,7 @@ def _cook(stage: str, mix: tuple[str, ...]) -> Weights:
     from safetensors.torch import load_file
 
     from rsoup.library import make_recipe
-    from rsoup.merge import merge
+    from rsoup.merging import merge
 
     experts = {name: os.path.join(stage, name) for name in train.GROUPS}
     recipe = make_recipe(experts, mix=list(mix), base=os.path.join(stage, "base"))

@@ -19,6 +19,8 @@ from rsoup.storage.protocols import FileLayout
 from rsoup.storage.safetensors_header import Entry, ParsedHeader, header_length, parse_header
 from rsoup.tensors import Header
 
+_CHUNK_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Leniency:
@@ -216,20 +218,15 @@ class CheckpointSource:
             return None
         return read_whole(os.path.join(self.folder, name), show(f"{self.name}/{name}"), limit)
 
-    def copy_side_file(self, name: str, target: int) -> int:
-        """Write a side file's bytes to the file descriptor `target`; returns how many."""
+    def side_file_chunks(self, name: str) -> Iterator[bytes]:
+        """The contents of a side file, a megabyte at a time."""
         source = open_regular(os.path.join(self.folder, name), show(f"{self.name}/{name}"))
         try:
-            done = 0
-            while done < source.size:
-                buffer = bytearray(min(1 << 20, source.size - done))
-                source.read(done, memoryview(buffer))
-                view = memoryview(buffer)
-                while view:
-                    view = view[os.write(target, view) :]
-                done += len(buffer)
+            for start in range(0, source.size, _CHUNK_BYTES):
+                buffer = bytearray(min(_CHUNK_BYTES, source.size - start))
+                source.read(start, memoryview(buffer))
+                yield bytes(buffer)
             source.check_unchanged()
-            return done
         finally:
             source.close()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rsoup.errors import RefusedFileError
 from rsoup.storage.protocols import FileLayout
@@ -61,12 +60,9 @@ class MemorySource:
             raise RefusedFileError("E0805", f"{name} has {len(data)} bytes; {limit} is the limit")
         return data
 
-    def copy_side_file(self, name: str, target: int) -> int:
-        """Write a side file's bytes to the file descriptor `target`; returns how many."""
-        data = memoryview(self._side[name])
-        while data:
-            data = data[os.write(target, data) :]
-        return len(self._side[name])
+    def side_file_chunks(self, name: str) -> Iterator[bytes]:
+        """The contents of a side file, in one piece."""
+        yield self._side[name]
 
     def check_unchanged(self) -> None:
         """Memory does not change behind anybody's back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,8 +65,8 @@ class Source(Protocol):
     def side_file(self, name: str, limit: int) -> bytes | None:
         """The contents of a side file of at most `limit` bytes; None where there is none."""
 
-    def copy_side_file(self, name: str, target: int) -> int:
-        """Write a side file's bytes to the file descriptor `target`; returns how many."""
+    def side_file_chunks(self, name: str) -> Iterator[bytes]:
+        """The contents of a side file of any size, piece by piece."""
 
     def check_unchanged(self) -> None:
         """Raise RefusedFileError E0804 if a weight file is not what it was when it was opened."""

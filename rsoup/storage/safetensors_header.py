@@ -203,9 +203,12 @@ def _unknown_fields(name: str, record: Mapping[str, object], file: str) -> str:
     extra = sorted(record.keys() - _FIELDS)
     for field in extra:
         value = record[field]
-        if isinstance(value, dict | list) or (isinstance(value, str) and not _is_unicode(value)):
+        text = field + value if isinstance(value, str) else field
+        if isinstance(value, dict | list) or not _is_unicode(text):
             raise _bad(file, name, f"has the unknown field '{show(field)}', which may change what it means")
-    return f"{show_path(file)}: tensor '{show(name)}' has the unknown field '{show(extra[0])}', which is ignored"
+    return (
+        f"{show_path(file)}: tensor '{show(name)}' has the unknown field '{show(extra[0])}', which is ignored"
+    )
 
 
 def _naturals(value: object, limit: int) -> bool:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rsoup import manifest, pot
 from rsoup import plan as plans
-from rsoup.errors import AccessError, IncompatibleError, Problem, show
-from rsoup.examine import examine
+from rsoup.beside import Written, write_beside
+from rsoup.errors import IncompatibleError, Problem, show
 from rsoup.gram import Distances, grouped
 from rsoup.methods import METHODS
 from rsoup.plan import Block, Plan
 from rsoup.pot import BlockRecord
+from rsoup.prepare import Prepared, measuring_nbytes, prepared
 from rsoup.recipe import Recipe
-from rsoup.report import card
-from rsoup.side_files import config_with_dtype, main_dtype
-from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
-from rsoup.storage.files import changed
 from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file, sidecar
@@ -65,98 +61,6 @@ class MergeResult:
     manifest: Mapping[str, object] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A merge that is planned and not begun: the plan, the open checkpoints (the base last), notes so far."""
-
-    plan: Plan
-    sources: tuple[Source, ...]
-    checkpoints: tuple[CheckpointSource, ...]
-    notes: tuple[str, ...]
-    side_files_from: int
-
-    @property
-    def side_files(self) -> tuple[str, ...]:
-        """The files that are copied along; none where the output is one file."""
-        return tuple(self.checkpoints[self.side_files_from].side_files)
-
-    @property
-    def read_nbytes(self) -> int:
-        """Bytes that will be read, a measuring pass included."""
-        once = self.plan.read_nbytes([source.header for source in self.sources])
-        return once + (
-            measuring_nbytes(self.plan, self.sources) if METHODS[self.plan.recipe.method].needs_gram else 0
-        )
-
-
-def measuring_nbytes(plan: Plan, sources: Sequence[Source]) -> int:
-    """Bytes a measuring pass reads: every checkpoint's part of every measured tensor."""
-    return sum(
-        source.header[tensor.name].nbytes
-        for tensor in plan.tensors
-        if plan.needs_gram(tensor)
-        for source in sources
-    )
-
-
-@contextmanager
-def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[Prepared]:
-    """Open the checkpoints, compare everything, decide everything; nothing is written.
-
-    Raises every error `merge` can raise before it begins.
-    """
-    single = is_single_file(out)
-    leniency = Leniency("symlinks" in recipe.allow, "unindexed" in recipe.allow)
-    uris = [
-        (uri, ingredient.name, len(ingredient.checkpoints))
-        for ingredient in recipe.ingredients
-        for uri in ingredient.checkpoints
-    ]
-    with ExitStack() as stack:
-        opened = []
-        for number, (uri, name, count) in enumerate(uris):
-            shown = (
-                name
-                if count == 1
-                else f"{name}/{number - next(i for i, u in enumerate(uris) if u[1] == name) + 1}"
-            )
-            opened.append(open_checkpoint(uri, name=shown, variant=recipe.variant, leniency=leniency))
-            stack.callback(opened[-1].close)
-        if recipe.base is not None:
-            opened.append(
-                open_checkpoint(recipe.base, name="base", variant=recipe.variant, leniency=leniency)
-            )
-            stack.callback(opened[-1].close)
-        check_target(
-            out,
-            [uri for uri, _, _ in uris]
-            + ([recipe.base] if recipe.base is not None else [])
-            + [os.path.join(s.folder, file.name) for s in opened for file in s.files],  # links to elsewhere
-            overwrite=overwrite,
-        )
-        ordered = [opened[-1], *opened[:-1]] if recipe.base is not None else opened
-        drop = frozenset(name for names in _dropped(recipe, opened).values() for name in names)
-        notes = examine(ordered, drop, recipe.allow)
-        fine_tuned = opened[: len(uris)]
-        base = opened[-1] if recipe.base is not None else None
-        plan = plans.make(recipe, fine_tuned, base, single_file=os.path.basename(out) if single else None)
-        yield Prepared(plan, tuple(opened), tuple(opened), (*notes, *plan.notes), _files_from(recipe, plan))
-
-
-def _dropped(recipe: Recipe, sources: Sequence[Source]) -> Mapping[str, tuple[str, ...]]:
-    from rsoup.compat import dropped
-
-    return dropped([source.header for source in sources], recipe.drop)
-
-
-def _files_from(recipe: Recipe, plan: Plan) -> int:
-    if recipe.files_from is None:
-        return 0
-    if recipe.files_from == "base" and plan.base is not None:
-        return plan.base
-    return plan.groups[recipe.names.index(recipe.files_from)][0]
-
-
 def merge(
     recipe: Recipe,
     out: str | os.PathLike[str],
@@ -178,24 +82,27 @@ def merge(
     with prepared(recipe, target, overwrite=overwrite) as ready:
         plan = ready.plan
         files = {file.name: (file.head, file.nbytes) for file in plan.files}
-        identities = [source.identity for source in ready.checkpoints]
+        identities = [source.identity for source in ready.sources]
         with Staging(target, plan.sha256(identities), files) as staging:
             check_target(target, [], overwrite=overwrite)
             if METHODS[recipe.method].needs_gram:
                 plan = _with_gram(ready, threads, progress)
             tally = Tally(plan)
             resumed = _cook(plan, ready.sources, staging, tally, threads, progress)
-            for source in ready.checkpoints:
+            for source in ready.sources:
                 source.check_unchanged()
             notes = [*ready.notes, *_after(plan, tally)]
-            side = _side_files(ready, staging, tally, target, overwrite, notes)
+            side: Written = {}
+            if not is_single_file(target):
+                side, more = write_beside(ready, staging, tally, overwrite=overwrite)
+                notes += more
             seconds = time.monotonic() - begun
             built = manifest.build(
                 plan,
                 tally,
                 [s.header for s in ready.sources],
                 side_files=side,
-                files_from=plan.checkpoints[ready.side_files_from],
+                files_from=plan.checkpoints[ready.donor],
                 seconds=seconds,
             )
             staging.commit(overwrite=overwrite, last={manifest.NAME: manifest.encode(built)})
@@ -237,8 +144,6 @@ def _with_gram(ready: Prepared, threads: int | None, progress: OnProgress | None
     pot.measure(plan, ready.sources, on_block=on_block, threads=threads)
     grams = {name: grouped(gram, plan.groups) for name, gram in tally.grams().items()}
     if plan.recipe.level == "global" and grams:
-        import math
-
         size = range(len(plan.groups))
         total = [[math.fsum(gram[i][j] for gram in grams.values()) for j in size] for i in size]
         grams = dict.fromkeys(grams, total)
@@ -346,57 +251,3 @@ def _after(plan: Plan, tally: Tally) -> list[str]:
                 f"'{show(names[i])}' moved far from the base (relative distance {value:.3f}); check that the soup works"
             )
     return notes
-
-
-def _side_files(
-    ready: Prepared, staging: Staging, tally: Tally, out: str, overwrite: bool, notes: list[str]
-) -> dict[str, tuple[int, str]]:
-    """Write what goes beside the weights; returns name → (bytes, SHA-256)."""
-    if is_single_file(out):
-        return {}
-    plan, donor = ready.plan, ready.checkpoints[ready.side_files_from]
-    written: dict[str, tuple[int, str]] = {}
-    for name in donor.side_files:
-        try:
-            data = donor.side_file(name, 1 << 40)
-        except AccessError as error:
-            raise changed(error.where or name) from error  # it was there when the merge began
-        if name == "config.json" and data is not None:
-            data = config_with_dtype(data, main_dtype(plan.header))
-        assert data is not None
-        staging.add_bytes(name, data)
-        written[name] = (len(data), hashlib.sha256(data).hexdigest())
-    if plan.index_file is not None:
-        name, data = plan.index_file
-        staging.add_bytes(name, data)
-        written[name] = (len(data), hashlib.sha256(data).hexdigest())
-    text = _card(ready, tally, out, overwrite, notes).encode("utf-8", "surrogateescape")
-    staging.add_bytes(card.NAME, text)
-    written[card.NAME] = (len(text), hashlib.sha256(text).hexdigest())
-    if code := [name for name in donor.skipped_files if name.endswith(".py")]:
-        notes.append(f"code is never copied: {', '.join(show(name) for name in code)}")
-    nested = [name for name in donor.skipped_files if "/" in name]
-    if nested:
-        notes.append(
-            f"weights in subfolders are not part of the soup: {', '.join(show(name) for name in nested[:5])}"
-        )
-    return written
-
-
-def _card(ready: Prepared, tally: Tally, out: str, overwrite: bool, notes: list[str]) -> str:
-    cards = []
-    for source in ready.checkpoints:
-        data = source.side_file(card.NAME, card.MAX_CARD_BYTES)
-        cards.append(card.split(data.decode("utf-8", "replace"))[0] if data else {})
-    fine_tuned = cards[: len(cards) - 1] if ready.plan.base is not None else cards
-    bases = [
-        value for c in fine_tuned if isinstance(value := c.get("base_model"), str) and card.is_repo(value)
-    ]
-    base_id = bases[0] if bases and all(value == bases[0] for value in bases) else None
-    found, more = card.metadata(ready.plan.recipe, fine_tuned, base_id)
-    notes += more
-    existing = None
-    if overwrite and os.path.isfile(os.path.join(out, card.NAME)):
-        with open(os.path.join(out, card.NAME), encoding="utf-8", errors="surrogateescape") as file:
-            existing = file.read()
-    return card.merged(existing, found, card.body(ready.plan.recipe, tally.distances(), tally.update_error()))

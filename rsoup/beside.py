@@ -1,0 +1,79 @@
+"""What lies beside the weights: copied files, the index, a true config.json, the model card."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+from rsoup.errors import AccessError, show
+from rsoup.prepare import Prepared
+from rsoup.report import card
+from rsoup.side_files import config_with_dtype, main_dtype
+from rsoup.storage.files import changed
+from rsoup.storage.staging import Staging
+from rsoup.tally import Tally
+
+Written = dict[str, tuple[int, str]]
+"""Name → (bytes, SHA-256) of the files beside the weights."""
+
+
+def write_beside(
+    ready: Prepared, staging: Staging, tally: Tally, *, overwrite: bool
+) -> tuple[Written, list[str]]:
+    """Stage what goes beside the weights of a folder; returns what was written, and notes for the reader."""
+    plan, donor = ready.plan, ready.sources[ready.donor]
+    written: Written = {}
+    for name in ready.side_files:
+        try:
+            chunks: Iterable[bytes] = donor.side_file_chunks(name)
+            if name == "config.json":
+                chunks = [config_with_dtype(b"".join(chunks), main_dtype(plan.header))]
+            written[name] = _stage(staging, name, chunks)
+        except AccessError as error:
+            raise changed(error.where or name) from error  # it was there when the merge began
+    if plan.index_file is not None:
+        written[plan.index_file[0]] = _stage(staging, plan.index_file[0], [plan.index_file[1]])
+    text, notes = _card(ready, tally, overwrite=overwrite)
+    written[card.NAME] = _stage(staging, card.NAME, [text])
+    if code := [name for name in donor.skipped_files if name.endswith(".py")]:
+        notes.append(f"code is never copied: {', '.join(show(name) for name in code)}")
+    if nested := [name for name in donor.skipped_files if "/" in name]:
+        shown = ", ".join(show(name) for name in nested[:5])
+        notes.append(f"weights in subfolders are not part of the soup: {shown}")
+    return written, notes
+
+
+def _stage(staging: Staging, name: str, chunks: Iterable[bytes]) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+
+    def write(fd: int) -> None:
+        nonlocal size
+        for chunk in chunks:
+            digest.update(chunk)
+            size += len(chunk)
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+
+    staging.add_file(name, write)
+    return size, digest.hexdigest()
+
+
+def _card(ready: Prepared, tally: Tally, *, overwrite: bool) -> tuple[bytes, list[str]]:
+    """The model card, and notes about it; an existing card at the output keeps its prose."""
+    cards = []
+    for source in ready.sources if ready.plan.base is None else ready.sources[:-1]:
+        data = source.side_file(card.NAME, card.MAX_CARD_BYTES)
+        cards.append(card.split(data.decode("utf-8", "replace"))[0] if data else {})
+    bases = [value for c in cards if isinstance(value := c.get("base_model"), str) and card.is_repo(value)]
+    base_id = bases[0] if bases and all(value == bases[0] for value in bases) else None
+    recipe = ready.plan.recipe
+    found, notes = card.metadata(recipe, cards, base_id)
+    existing = None
+    path = os.path.join(ready.out, card.NAME)
+    if overwrite and os.path.isfile(path):
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            existing = file.read(card.MAX_CARD_BYTES)
+    text = card.merged(existing, found, card.body(recipe, tally.distances(), tally.update_error()))
+    return text.encode("utf-8", "surrogateescape"), notes
