@@ -31,7 +31,7 @@ from safetensors import deserialize, safe_open
 
 from rsoup.errors import IncompatibleError, RefusedFileError, RsoupError, TargetError
 from rsoup.library import make_recipe
-from rsoup.merge import merge
+from rsoup.merging import merge
 from rsoup.storage import safetensors_header
 from rsoup.storage.checkpoint import open_checkpoint
 from rsoup.storage.safetensors_header import MAX_HEADER_BYTES, encode_header, parse_header
@@ -62,6 +62,11 @@ def tensor(**changes: object) -> bytes:
     return raw_safetensors({"w": {**W, **changes}}, EIGHT)
 
 
+def pairs(*items: tuple[str, object]) -> str:
+    """A JSON object of these keys and values, whatever occurs twice."""
+    return "{" + ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in items) + "}"
+
+
 def two(first: tuple[int, int], second: tuple[int, int], nbytes: int) -> bytes:
     """A file of two byte tensors at these offsets."""
     header = {
@@ -77,7 +82,7 @@ BAD = [
     Bad("A1", "three bytes", b"\1\2\3", "3 bytes, too few for a header"),
     Bad("A1", "seven bytes", GOOD[:7], "7 bytes, too few for a header"),
     Bad("A1", "the length alone", GOOD[:8], "and the file has 8"),
-    Bad("A2", "one byte too long", raw_safetensors({"w": W}, b"", length=59), "claims 59 bytes and the file has"),
+    Bad("A2", "one byte too long", raw_safetensors({"w": W}, b"", length=62), "claims 62 bytes and the file has"),
     Bad("A2", "2^63", raw_safetensors({"w": W}, EIGHT, length=1 << 63), f"claims {1 << 63} bytes"),
     Bad("A2", "2^64-1", raw_safetensors({"w": W}, EIGHT, length=(1 << 64) - 1), f"claims {(1 << 64) - 1} bytes"),
     Bad("A2", "over 100 MB", raw_safetensors({"w": W}, EIGHT, length=100_000_001), "100000000 is the limit"),
@@ -110,12 +115,12 @@ BAD = [
     Bad("A7", "400 digits", one('{"w":{"dtype":"F32","shape":[%s],"data_offsets":[0,8]}}' % ("9" * 400)), "shape", "E0802"),
     Bad("A7", "5000 deep", one('{"w":' + "[" * 5000 + "]" * 5000 + "}"), "nested too deeply"),
     Bad("A9", "NUL padding", one(json.dumps({"w": W}).encode() + b"\0\0\0"), "padded with NUL bytes"),
-    Bad("A10", "twice, other offsets", one('{"w":%s,"w":%s}' % (json.dumps(W), json.dumps(record("F32", [2], 8, 16))), bytes(16)), "'w' occurs twice"),
-    Bad("A11", "twice, other shape", one('{"w":%s,"w":%s}' % (json.dumps(W), json.dumps({**W, "shape": [1, 2]}))), "'w' occurs twice"),
-    Bad("A11", "twice, other dtype", one('{"w":%s,"w":%s}' % (json.dumps(W), json.dumps({**W, "dtype": "I32"}))), "'w' occurs twice"),
+    Bad("A10", "twice, other offsets", one(pairs(("w", W), ("w", record("F32", [2], 8, 16))), bytes(16)), "'w' occurs twice"),
+    Bad("A11", "twice, other shape", one(pairs(("w", W), ("w", {**W, "shape": [1, 2]}))), "'w' occurs twice"),
+    Bad("A11", "twice, other dtype", one(pairs(("w", W), ("w", {**W, "dtype": "I32"}))), "'w' occurs twice"),
     Bad("A11", "a field twice", one('{"w":{"dtype":"F32","dtype":"I32","shape":[2],"data_offsets":[0,8]}}'), "'dtype' occurs twice"),
-    Bad("A12", "metadata key twice", one('{"__metadata__":{"k":"1","k":"2"},"w":%s}' % json.dumps(W)), "'k' occurs twice"),
-    Bad("A12", "metadata twice", one('{"__metadata__":{},"__metadata__":{},"w":%s}' % json.dumps(W)), "'__metadata__' occurs twice"),
+    Bad("A12", "metadata key twice", one('{"__metadata__":{"k":"1","k":"2"}}', b""), "'k' occurs twice"),
+    Bad("A12", "metadata twice", one(pairs(("__metadata__", {}), ("__metadata__", {}), ("w", W))), "'__metadata__' occurs twice"),
     Bad("A13", "a table as unknown field", tensor(scale={"a": 1}), "unknown field 'scale'", "E0802"),
     Bad("A13", "a list as unknown field", tensor(strides=[1]), "unknown field 'strides'", "E0802"),
     Bad("A14", "metadata number", raw_safetensors({"__metadata__": {"k": 1}, "w": W}, EIGHT), "__metadata__ is not a table of texts"),
@@ -151,9 +156,9 @@ BAD = [
     Bad("A19", "a list", tensor(dtype=["F32"]), "unknown dtype", "E0802"),
     Bad("A20", "three halves of a byte", raw_safetensors({"w": record("F4", [3], 0, 1)}, b"\0"), "does not fill whole bytes", "E0802"),
     Bad("A20", "three six-bit numbers", raw_safetensors({"w": record("F6_E2M3", [3], 0, 2)}, bytes(2)), "does not fill whole bytes", "E0802"),
-    Bad("A25", "cut", GOOD[:-3], "expected 66 bytes, have 63", "E0803"),
-    Bad("A25", "all weights gone", GOOD[:-8], "expected 66 bytes, have 58", "E0803"),
-    Bad("A25", "bytes behind", GOOD + b"PK\3\4", "4 bytes follow the last tensor; expected 66, have 70", "E0803"),
+    Bad("A25", "cut", GOOD[:-3], "expected 77 bytes, have 74", "E0803"),
+    Bad("A25", "all weights gone", GOOD[:-8], "expected 77 bytes, have 69", "E0803"),
+    Bad("A25", "bytes behind", GOOD + b"PK\3\4", "4 bytes follow the last tensor; expected 77, have 81", "E0803"),
     Bad("B8", "a name of 5000 bytes", raw_safetensors({"w" * 5000: W}, EIGHT), "a name of 5000 bytes", "E0802"),
     Bad("B8", "a name of 2000 wide letters", raw_safetensors({"ü" * 2049: W}, EIGHT), "a name of 4098 bytes", "E0802"),
 ]  # fmt: skip
@@ -350,18 +355,38 @@ def experts(count: int) -> dict[str, TensorSpec]:
 
 
 MEASURE = """
-import resource, sys, time
+import sys, time
+from pathlib import Path
 from rsoup.storage.checkpoint import open_checkpoint
 begun = time.perf_counter()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 source = open_checkpoint(sys.argv[1])
 seconds = time.perf_counter() - begun
-print(len(source.header), seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 buffer = memoryview(bytearray(64))
 last = list(source.header)[-1]
-source.read(last, source.header[last].nbytes - 64, buffer)
-print(bytes(buffer) == bytes(64))
+source.read(last, source.header[last].nbytes - len(buffer), buffer)
+print(len(source.header), seconds, int(peak.split()[1]) / 1024)
 """
+
+
+class Opening(NamedTuple):
+    """What opening a checkpoint took in a process of its own."""
+
+    tensors: int
+    seconds: float
+    mebibytes: float
+
+
+def measured(path: Path) -> Opening:
+    """A file opened in a new process, and the last bytes of its last tensor read."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("peak memory is read from /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True, timeout=300
+    )
+    tensors, seconds, mebibytes = done.stdout.split()
+    print(done.stdout)
+    return Opening(int(tensors), float(seconds), float(mebibytes))
 
 
 @pytest.mark.fault("A28", "A29")
@@ -375,20 +400,18 @@ def test_two_terabytes_open_in_seconds(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system has no sparse files of 2 TB")
 
-    measured = subprocess.run(
-        [sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True, timeout=60
-    ).stdout.split()
+    opening = measured(path)
 
-    assert measured[0] == "30000"
-    assert float(measured[1]) < 5
-    assert float(measured[2]) < 200
-    assert measured[3] == "True"
+    assert opening.tensors == 30_000
+    assert opening.seconds < 5
+    assert opening.mebibytes < 200
 
 
 @pytest.mark.fault("A28")
 def test_shards_of_30000_tensors_open_in_seconds(tmp_path: Path) -> None:
     """30,000 tensors in 30 shards with their index open in little time."""
-    names, weight_map = list(experts(30_000)), {}
+    names = list(experts(30_000))
+    weight_map: dict[str, str] = {}
     for number in range(30):
         part = names[number * 1000 : (number + 1) * 1000]
         file = f"model-{number + 1:05d}-of-00030.safetensors"
@@ -413,14 +436,12 @@ def test_a_million_tensors_open(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(head + bytes(1_000_000))
 
-    measured = subprocess.run(
-        [sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=False, timeout=300
-    )
+    opening = measured(path)
 
-    count, seconds, mebibytes = measured.stdout.split()[:3]
-    assert (count, len(head) < MAX_HEADER_BYTES) == ("1000000", True)
-    assert float(seconds) < 120
-    assert float(mebibytes) < 3000
+    assert len(head) < MAX_HEADER_BYTES
+    assert opening.tensors == 1_000_000
+    assert opening.seconds < 120
+    assert opening.mebibytes < 3000
 
 
 @pytest.mark.fault("A2", "A7", "A15", "A16")
@@ -499,16 +520,18 @@ def test_what_is_written_is_taken_by_the_library(
     head = encode_header(tensors, metadata)
     whole = head + bytes(sum(spec.nbytes for spec in tensors.values()))
 
-    assert {name: (view["dtype"], tuple(view["shape"])) for name, view in deserialize(whole)} == {
+    seen = deserialize(whole)  # type: ignore[no-untyped-call]  # the library has no types
+
+    assert {name: (view["dtype"], tuple(view["shape"])) for name, view in seen} == {
         name: (spec.dtype.name, spec.shape) for name, spec in tensors.items()
     }
 
 
 def test_headers_no_reader_would_take_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """A header beyond the format's limit is an error about the output, with the way out."""
-    monkeypatch.setattr(safetensors_header, "MAX_HEADER_BYTES", 64)
+    monkeypatch.setattr(safetensors_header, "MAX_HEADER_BYTES", 32)
 
-    with pytest.raises(TargetError, match="64 is the limit") as caught:
+    with pytest.raises(TargetError, match="32 is the limit") as caught:
         encode_header({"w": TensorSpec(DTYPES["F32"], (2,))}, {})
     assert caught.value.hint == "write more, smaller files: --max-shard-size"
 

@@ -15,7 +15,8 @@ from contracts import SIDE_FILES, FileSourceContract, SinkContract, SourceContra
 from rsoup.buffers import first_difference
 from rsoup.errors import RefusedFileError
 from rsoup.library import make_recipe
-from rsoup.merging import _FileSink, prepared
+from rsoup.merging import _FileSink
+from rsoup.prepare import prepared
 from rsoup.storage.checkpoint import CheckpointSource, open_checkpoint
 from rsoup.storage.memory import DiscardSink, MemorySink, MemorySource
 from rsoup.storage.protocols import FileLayout, Sink, Source

@@ -35,6 +35,7 @@ def _stop(number: int, _: FrameType | None) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code; a user's mistake never shows a traceback."""
     _open_streams()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads, never used here, take memory each
     try:
         for name in _SIGNALS:
             if signal.getsignal(name) != signal.SIG_IGN:  # nohup, or a shell's background job

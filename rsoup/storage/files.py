@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rsoup.errors import AccessError, RefusedFileError, RsoupError, TargetError, show
@@ -85,36 +86,33 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
+_SPELLING = "check the spelling; relative paths start where you are"
+_OWNER = "ask its owner, or copy it somewhere you may read"
+_OPENING: Mapping[int, tuple[type[RsoupError], str, str, str | None]] = {
+    errno.ENOENT: (AccessError, "E0701", "no such file or folder", _SPELLING),
+    errno.ENAMETOOLONG: (AccessError, "E0701", "the path is too long for this file system", None),
+    errno.EACCES: (AccessError, "E0702", "no permission to read it", _OWNER),
+    errno.EPERM: (AccessError, "E0702", "no permission to read it", _OWNER),
+    errno.ELOOP: (RefusedFileError, "E0807", "the symbolic links go round in a loop", None),
+    errno.ENXIO: (RefusedFileError, "E0807", "this is a socket or a device, not a regular file", None),
+    errno.EMFILE: (
+        TargetError,
+        "E0606",
+        "too many open files for this process",
+        "raise the limit: ulimit -n 4096",
+    ),
+}
+
+
 def open_error(error: OSError | ValueError, shown: str) -> RsoupError:
     """The error for a path that cannot be opened, in words."""
-    number = error.errno if isinstance(error, OSError) else errno.EINVAL
-    if number == errno.ENOENT:
-        return AccessError(
-            "E0701",
-            "no such file or folder",
-            where=shown,
-            hint="check the spelling; relative paths start where you are",
+    if isinstance(error, FileNotFoundError) and os.path.islink(error.filename):
+        return RefusedFileError(
+            "E0807", "this link points to nothing", where=shown, hint="fetch the file it stands for again"
         )
-    if number in (errno.EACCES, errno.EPERM):
-        return AccessError(
-            "E0702",
-            "no permission to read it",
-            where=shown,
-            hint="ask its owner, or copy it somewhere you may read",
-        )
-    if number == errno.ELOOP:
-        return RefusedFileError("E0807", "the symbolic links go round in a loop", where=shown)
-    if number == errno.ENXIO:
-        return RefusedFileError("E0807", "this is a socket or a device, not a regular file", where=shown)
-    if number == errno.EMFILE:
-        return TargetError(
-            "E0606",
-            "too many open files for this process",
-            where=shown,
-            hint="raise the limit: ulimit -n 4096",
-        )
-    if number == errno.ENAMETOOLONG:
-        return TargetError("E0605", "the path is too long for this file system", where=shown)
+    if isinstance(error, OSError) and error.errno is not None and error.errno in _OPENING:
+        kind, code, what, hint = _OPENING[error.errno]
+        return kind(code, what, where=shown, hint=hint)
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return AccessError("E0701", f"it cannot be opened: {show(reason)}", where=shown)
 

@@ -56,7 +56,7 @@ def check_target(out: str, inputs: Iterable[str], *, overwrite: bool) -> None:
         _check_replaceable(path, status.st_mode, single=single, overwrite=overwrite)
     lost = set(_folders_in(out))
     for path in inputs:
-        if any(folder in lost for folder in _ancestors(path)[:1]):
+        if _identity(path) in lost:
             raise _touches("contains the input", path, shown)
 
 
@@ -122,18 +122,17 @@ def _irreplaceable(shown: str, what: str) -> TargetError:
 
 
 def _check_apart(out: str, inputs: Iterable[str], shown: str) -> None:
-    out_chain = _ancestors(out)
-    out_itself = out_chain[0] if os.path.exists(out) else None
+    out_itself, out_above = _identity(out), _above(out)
     for path in inputs:
-        chain = _ancestors(path)
-        if not chain:
+        itself = _identity(path)
+        if itself is None:
             continue
         what = None
-        if out_itself is not None and out_itself == chain[0]:
+        if itself == out_itself:
             what = "is the input"
-        elif out_itself is not None and out_itself in chain:
+        elif out_itself is not None and out_itself in _above(path):
             what = "contains the input"
-        elif os.path.isdir(path) and chain[0] in out_chain:
+        elif os.path.isdir(path) and itself in out_above:
             what = "lies inside the input"
         if what:
             raise _touches(what, path, shown)
@@ -155,20 +154,28 @@ def _folders_in(out: str) -> Iterator[tuple[int, int]]:
         yield status.st_dev, status.st_ino
 
 
-def _ancestors(path: str) -> list[tuple[int, int]]:
-    """(device, inode) of the path and of every folder above it, as far as they exist."""
-    chain = []
+def _identity(path: str) -> tuple[int, int] | None:
+    """(device, inode) of what is at a path, links followed; None where nothing can be."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            return None
+        raise target_error(error, show(path)) from error
+    return status.st_dev, status.st_ino
+
+
+def _above(path: str) -> list[tuple[int, int]]:
+    """The identities of the folders above a path, as far as they exist."""
+    found = []
     here = os.path.realpath(path)
-    while True:
-        try:
-            status = os.stat(here)
-            chain.append((status.st_dev, status.st_ino))
-        except (OSError, ValueError):
-            pass
-        above = os.path.dirname(here)
-        if above == here:
-            return chain
+    while (above := os.path.dirname(here)) != here:
         here = above
+        if identity := _identity(here):
+            found.append(identity)
+    return found
 
 
 def target_error(error: OSError | ValueError, shown: str) -> RsoupError:
