@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 SLICE_ELEMENTS = 1 << 18
-ROWS_ELEMENTS = 1 << 19
+ROWS_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

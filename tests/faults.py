@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -70,6 +72,8 @@ for line in sys.stdin:
                 os.dup2(fd, number)
                 os.close(fd)
             sys.argv = ["rsoup", *job["arguments"]]
+            if job["stopped"]:
+                os.kill(os.getpid(), signal.SIGSTOP)
             code = 1
             try:
                 cli.main()
@@ -125,8 +129,8 @@ class Warm:
         self._server.stdin.flush()
         return int(json.loads(self._server.stdout.readline()))
 
-    def start(self, *arguments: Argument, cwd: Argument | None = None) -> Running:
-        """Begin a command line."""
+    def start(self, *arguments: Argument, cwd: Argument | None = None, stopped: bool = False) -> Running:
+        """Begin a command line; with `stopped` it waits for SIGCONT first."""
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         pid = self.ask(
@@ -135,6 +139,7 @@ class Warm:
                 "cwd": os.fspath(cwd or self._folder),
                 "out": str(out),
                 "err": str(err),
+                "stopped": stopped,
             }
         )
         return Running(self, pid, out, err)
@@ -142,6 +147,19 @@ class Warm:
     def run(self, *arguments: Argument, cwd: Argument | None = None) -> Ended:
         """A command line from its beginning to its end."""
         return self.start(*arguments, cwd=cwd).wait()
+
+    def traced(self, options: Sequence[str], *arguments: Argument, cwd: Argument | None = None) -> Ended:
+        """A command line under `strace -f` with options such as `-e inject=…`; skips where that is not possible."""
+        _check_strace()
+        run = self.start(*arguments, cwd=cwd, stopped=True)
+        status = Path(f"/proc/{run.pid}/status")
+        _wait_for(lambda: "State:\tT" in status.read_text())
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", os.devnull, *options, "-p", str(run.pid)])
+        _wait_for(lambda: "TracerPid:\t0\n" not in status.read_text())
+        run.send(signal.SIGCONT)
+        ended = run.wait()
+        tracer.wait(timeout=30)
+        return ended
 
     def close(self) -> None:
         """End the interpreter."""
@@ -248,28 +266,26 @@ def bound(source: Path, place: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
 
 
-_strace_works: list[bool] = []
+@functools.cache
+def _strace_works() -> bool:
+    if shutil.which("strace") is None or not os.path.isdir("/proc/self"):
+        return False
+    probe = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=getppid:error=EPERM", "true"]
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    free = IS_ROOT or not scope.exists() or scope.read_text().strip() == "0"
+    return free and subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-def strace(
-    arguments: Sequence[Argument], *options: str, cwd: Argument | None = None, timeout: float = 120
-) -> subprocess.CompletedProcess[bytes]:
-    """A command line under `strace -f` with options such as `-e inject=…`; skips where that is not possible."""
-    if not _strace_works:
-        probe = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=getppid:error=EPERM", "true"]
-        works = shutil.which("strace") is not None
-        _strace_works.append(
-            works and subprocess.run(probe, capture_output=True, check=False).returncode == 0
-        )
-    if not _strace_works[0]:
+def _check_strace() -> None:
+    if not _strace_works():
         pytest.skip("strace cannot trace here")
-    return subprocess.run(
-        ["strace", "-f", "-qq", "-o", os.devnull, *options, *command(*arguments)],
-        capture_output=True,
-        cwd=cwd,
-        timeout=timeout,
-        check=False,
-    )
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.001)
 
 
 class FailNth:
