@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterable
 
 from rsoup.errors import AccessError, show
+from rsoup.examine import MAX_CONFIG_BYTES
 from rsoup.prepare import Prepared
 from rsoup.report import card
 from rsoup.side_files import config_with_dtype, main_dtype
-from rsoup.storage.files import changed
+from rsoup.storage.files import changed, parse_json
 from rsoup.storage.staging import Staging
 from rsoup.tally import Tally
 
@@ -69,7 +70,7 @@ def _card(ready: Prepared, tally: Tally, *, overwrite: bool) -> tuple[bytes, lis
     bases = [value for c in cards if isinstance(value := c.get("base_model"), str) and card.is_repo(value)]
     base_id = bases[0] if bases and all(value == bases[0] for value in bases) else None
     recipe = ready.plan.recipe
-    found, notes = card.metadata(recipe, cards, base_id)
+    found, notes = card.metadata(recipe, cards, base_id, library=_library(ready))
     existing = None
     path = os.path.join(ready.out, card.NAME)
     if overwrite and os.path.isfile(path):
@@ -77,3 +78,14 @@ def _card(ready: Prepared, tally: Tally, *, overwrite: bool) -> tuple[bytes, lis
             existing = file.read(card.MAX_CARD_BYTES)
     text = card.merged(existing, found, card.body(recipe, tally.distances(), tally.update_error()))
     return text.encode("utf-8", "surrogateescape"), notes
+
+
+def _library(ready: Prepared) -> str | None:
+    """The library whose config.json lies beside the weights: the Hub wants it said."""
+    data = ready.sources[ready.donor].side_file("config.json", MAX_CONFIG_BYTES)
+    config = parse_json(data, "config.json") if data is not None else None
+    if not isinstance(config, dict):
+        return None
+    if "_diffusers_version" in config:
+        return "diffusers"
+    return "transformers" if "architectures" in config or "transformers_version" in config else None

@@ -102,9 +102,7 @@ def mix_run(plan: Plan, run: Run, sources: Sequence[Source], sink: Sink, scratch
     return loop.run()
 
 
-def _copy_run(
-    run: Run, tensor: TensorPlan, source: Source, sink: Sink, scratch: Scratch
-) -> RunRecord:
+def _copy_run(run: Run, tensor: TensorPlan, source: Source, sink: Sink, scratch: Scratch) -> RunRecord:
     bits, kept = tensor.spec.dtype.bits, 0
     hasher, fingerprints = ChunkHasher(), ChunkHasher(fingerprint_hasher)
     stop = run.stop * bits // 8

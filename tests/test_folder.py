@@ -11,17 +11,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from checkpoints import Tensors, related, rsoup, tensor_bytes, tree, write_file, write_folder
-from conftest import Folders
 
 from rsoup.errors import AccessError, RefusedFileError, RsoupError
 from rsoup.library import make_recipe
 from rsoup.merging import merge
 from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
 from rsoup.storage.files import safe_name
+
+if TYPE_CHECKING:
+    from conftest import Folders
 
 INDEX = "model.safetensors.index.json"
 SHARDS = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]

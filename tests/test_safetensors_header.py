@@ -362,8 +362,8 @@ begun = time.perf_counter()
 source = open_checkpoint(sys.argv[1])
 seconds = time.perf_counter() - begun
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-buffer = memoryview(bytearray(64))
 last = list(source.header)[-1]
+buffer = memoryview(bytearray(min(64, source.header[last].nbytes)))
 source.read(last, source.header[last].nbytes - len(buffer), buffer)
 print(len(source.header), seconds, int(peak.split()[1]) / 1024)
 """

@@ -45,12 +45,17 @@ def join(metadata: Mapping[str, object], prose: str) -> str:
 
 
 def metadata(
-    recipe: Recipe, ingredient_cards: Sequence[Mapping[str, object]], base_id: str | None
+    recipe: Recipe,
+    ingredient_cards: Sequence[Mapping[str, object]],
+    base_id: str | None,
+    *,
+    library: str | None = None,
 ) -> tuple[dict[str, object], list[str]]:
     """(Hub metadata, notes) of a full-weight soup: base_model, relation, tags, library, pipeline, licence.
 
     Only names of Hub repositories get in, never a local path. A licence is inherited where all ingredients
-    that have one agree; otherwise it is left out and a note says so.
+    that have one agree; otherwise it is left out and a note says so. `library`
+    is the library_name where the ingredients' cards name none.
     """
     notes: list[str] = []
     parents = [uri for ingredient in recipe.ingredients for uri in ingredient.checkpoints if is_repo(uri)]
@@ -63,6 +68,8 @@ def metadata(
         values = [card[key] for card in ingredient_cards if card.get(key)]
         if values and all(value == values[0] for value in values):
             found[key] = values[0]
+    if library and "library_name" not in found:
+        found["library_name"] = library
     licence = recipe.license or _licence(ingredient_cards, notes)
     if licence:
         found["license"] = licence

@@ -210,7 +210,8 @@ class CheckpointSource:
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Ask the system to fetch these bytes into its cache meanwhile."""
         file, entry = self._place(tensor)
-        os.posix_fadvise(file.fd, entry.begin + start, nbytes, os.POSIX_FADV_WILLNEED)
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(file.fd, entry.begin + start, nbytes, os.POSIX_FADV_WILLNEED)
 
     def side_file(self, name: str, limit: int) -> bytes | None:
         """The contents of a side file of at most `limit` bytes; None where there is none."""

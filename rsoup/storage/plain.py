@@ -30,7 +30,10 @@ def reserve(fd: int, size: int) -> None:
     if size == 0:
         return
     try:
-        os.posix_fallocate(fd, 0, size)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(fd, 0, size)
+        else:
+            os.ftruncate(fd, size)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
