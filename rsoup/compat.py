@@ -57,7 +57,8 @@ def _state(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
     groups: dict[str, dict[str, None]] = {}
     for tensor in dict.fromkeys(tensor for header in checkpoints.values() for tensor in header):
         if found := _STATE.match(tensor):
-            groups.setdefault(f"{found['root']}*", {})[tensor] = None
+            glob = f"{found['root']}.*" if len(tensor) > len(found["root"]) else found["root"]
+            groups.setdefault(glob, {})[tensor] = None
         elif found := _MOMENTS.search(tensor):
             groups.setdefault(f"*{found['leaf']}*", {})[tensor] = None
     return [

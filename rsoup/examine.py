@@ -97,7 +97,7 @@ def _error(code: str, message: str, mismatches: Sequence[Mismatch]) -> Incompati
     elif kinds <= set(_ALLOWABLE):
         flags = " ".join(f"--allow {_ALLOWABLE[kind]}" for kind in sorted(kinds))
         hint = f"if you know that this does not matter: {flags}"
-    elif kinds == {"missing"}:
+    elif kinds == {"missing"} and all(m.guess is None for m in mismatches):
         hint = (
             "a soup needs every tensor in every checkpoint; leave tensors out of the soup with --drop 'GLOB'"
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SLICE_ELEMENTS = 1 << 18
 ROWS_ELEMENTS = 1 << 20
+_REMEMBERED_VIEWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Scratch:
         self.product = torch.empty(slice_elements, dtype=torch.float64)
         self._checkpoints = checkpoints
         self._rows: torch.Tensor | None = None
+        self._views: dict[tuple[str, str, int], torch.Tensor] = {}
         self.measured_elements = min(slice_elements, _measured_elements(checkpoints))
 
     def rows(self) -> torch.Tensor:
@@ -83,11 +85,21 @@ class Scratch:
 
     def typed(self, dtype: DType, count: int) -> torch.Tensor:
         """`count` elements of `dtype` over the raw buffer."""
-        return self.raw[: count * dtype.itemsize].view(dtype.torch)
+        return self._view("raw", self.raw, dtype, count)
 
     def typed_out(self, dtype: DType, count: int) -> torch.Tensor:
         """`count` elements of `dtype` over the output buffer."""
-        return self.out[: count * dtype.itemsize].view(dtype.torch)
+        return self._view("out", self.out, dtype, count)
+
+    def _view(self, name: str, buffer: torch.Tensor, dtype: DType, count: int) -> torch.Tensor:
+        """A view, remembered: models have thousands of tensors and few sizes."""
+        key = (name, dtype.name, count)
+        found = self._views.get(key)
+        if found is None:
+            if len(self._views) == _REMEMBERED_VIEWS:
+                self._views.clear()
+            found = self._views[key] = buffer[: count * dtype.itemsize].view(dtype.torch)
+        return found
 
 
 def mix_run(plan: Plan, run: Run, sources: Sequence[Source], sink: Sink, scratch: Scratch) -> RunRecord:

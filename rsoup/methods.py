@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from rsoup.gram import Gram
 
@@ -97,8 +98,9 @@ class Term:
     coefficient: float
 
 
+@lru_cache(maxsize=1024)  # most tensors of a model share one mix
 def terms(
-    coefficients: Sequence[Fraction], groups: Sequence[Sequence[int]], base: int | None, scale: Fraction
+    coefficients: tuple[Fraction, ...], groups: tuple[tuple[int, ...], ...], base: int | None, scale: Fraction
 ) -> tuple[Term, ...]:
     """The summands of (1 − s·Σcᵢ)·θ₀ + Σ s·cᵢ·θᵢ, in the order they are summed: ascending coefficients.
 

@@ -120,7 +120,7 @@ class Plan:
         for part in (ARITHMETIC, self.recipe.sha256(), repr(self.block_elements), *identities):
             digest.update(part.encode() + b"\0")
         for file in self.files:
-            digest.update(file.name.encode() + b"\0" + file.head)
+            digest.update(file.name.encode("utf-8", "surrogateescape") + b"\0" + file.head)
         return digest.hexdigest()
 
 
@@ -221,7 +221,7 @@ def _check_rules(recipe: Recipe, names: Sequence[str]) -> None:
 def _tensor_plan(
     name: str,
     recipe: Recipe,
-    groups: Sequence[Sequence[int]],
+    groups: tuple[tuple[int, ...], ...],
     base: int | None,
     sources: Sequence[Source],
     gram: Gram | None,
@@ -229,7 +229,7 @@ def _tensor_plan(
     method = METHODS[recipe.method]
     mix = recipe.mix_for(name)
     if method.needs_gram and gram is None:
-        coefficients: Sequence[Fraction] = methods.linear(mix, None)
+        coefficients = methods.linear(mix, None)
     else:
         coefficients = method.coefficients(mix, gram)
     summands = terms(coefficients, groups, base, recipe.scale)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import related, write_folder
-from conftest import Folders  # noqa: TC002
+from conftest import Folders
 from faults import Ended, Warm, big_models, command, small_disk, stray, verify
 
 import rsoup

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import read_tensors, related, tree, write_folder
-from conftest import Folders  # noqa: TC002
+from conftest import Folders
 from faults import (
     FailNth,
     Warm,

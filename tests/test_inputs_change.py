@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import Folders  # noqa: TC002
+from conftest import Folders
 from faults import Warm, big_models, stray, verify
 
 from rsoup import Recipe, make_recipe, merge

@@ -18,9 +18,9 @@ import rsoup
 from rsoup.errors import IncompatibleError, UsageError
 from rsoup.gram import GramSum, finite_products, grouped, products, unfold
 from rsoup.methods import METHODS, Term, slerp, terms
+from rsoup.recipe import Ingredient as Named
 from rsoup.recipe import Rule
 from rsoup.request import METHOD_NAMES, Request, RuleRequest, make
-from rsoup.recipe import Ingredient as Named
 
 Doubles = npt.NDArray[np.float64]
 HALF = [Fraction(1, 2), Fraction(1, 2)]

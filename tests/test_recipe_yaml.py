@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from rsoup.errors import AccessError, RefusedFileError, UsageError
 from rsoup.recipe import Ingredient, Recipe
-from rsoup.request import Request, RuleRequest, make
 from rsoup.recipe_form import INGREDIENT_KEYS, KEYS, RULE_KEYS
 from rsoup.recipe_yaml import dump, json_schema, load, loads
+from rsoup.request import Request, RuleRequest, make
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 AB = "ingredients: [{checkpoint: a}, {checkpoint: b}]\n"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 from checkpoints import tree
-from conftest import Folders  # noqa: TC002
+from conftest import Folders
 from faults import Ended, Warm, big_models, command, stray, verify, without_run
 
 from rsoup import make_recipe, merge

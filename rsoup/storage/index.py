@@ -28,9 +28,13 @@ def read_index(path: str, shown: str) -> Index:
     found = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(found, dict) or not found:
         raise _refuse("the index has no weight_map", shown)
+    trusted: set[str] = set()
     for tensor, name in found.items():
         if not isinstance(name, str):
             raise _refuse(f"the index names no file for tensor '{show(tensor)}'", shown)
+        if name in trusted:
+            continue
+        trusted.add(name)
         if not safe_name(name) or not name.endswith(".safetensors"):
             raise _refuse(
                 f"the index places tensor '{show(tensor)}' in '{show(name)}', which is not a shard beside it",

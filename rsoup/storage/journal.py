@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -58,7 +59,11 @@ class Journal:
         self.error: OSError | None = None
         if not resumes:
             write_all(self._fd, memoryview(f"{plan}\n".encode()))
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            os.close(self._fd)
+            raise OSError(errno.EAGAIN, "the system lets this process start no thread") from error
 
     def records(self) -> Iterator[dict[str, object]]:
         """What an earlier run noted, one record at a time, up to the first line that is torn or damaged.
