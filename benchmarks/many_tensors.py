@@ -45,7 +45,7 @@ def main() -> None:
             for name, (base, *tunes) in folders.items():
                 commands[name] = merge_command(args.rsoup, tunes[:count], base if args.base else None, out)
                 read += tunes[:count]
-            runs = in_turns(commands, args.rounds, out=out, inputs=read)
+            runs = in_turns(commands, args.rounds, out=out, inputs=read, patience=args.patience)
             units = (len(many.tensors) - len(few.tensors)) * (count + args.base)
             pairs = list(zip(runs["many"], runs["few"], strict=True))
             rows.append(

@@ -2,7 +2,7 @@
 
     python benchmarks/memory_flat.py
 
-Merges two fine-tunes (with their base where `--base` is given) at each of `--gigabytes`. Then 60 GB
+Merges two checkpoints (two fine-tunes with their base where `--base` is given) at each of `--gigabytes`. Then 60 GB
 checkpoints whose bodies are holes: once planned (`--dry-run`), once cooked with a sink that discards, which
 is all of a merge but the disk. The library's block loop is what the sink is given to, in a process of its own.
 """
@@ -41,8 +41,8 @@ def cook_into_nothing(paths: list[str], base: str | None) -> None:
         print(tally.content())
 
 
-def _checkpoints(folder: Path, gigabytes: float, *, sparse: bool) -> list[Path]:
-    folders = make_checkpoints.folders_of(folder, 2)
+def _checkpoints(folder: Path, gigabytes: float, *, with_base: bool, sparse: bool) -> list[Path]:
+    folders = make_checkpoints.folders_of(folder, 1 + with_base)
     if not weight_files(folders[-1]):
         make_checkpoints.write(make_checkpoints.sized(int(gigabytes * 1e9)), folders, sparse=sparse)
     return folders
@@ -77,20 +77,22 @@ def main() -> None:
         out = work / "out"
         for size in map(float, args.gigabytes.split(",")):
             folder = work / f"sized-{size:g}"
-            base, *tunes = _checkpoints(folder, size, sparse=False)
+            folders = _checkpoints(folder, size, with_base=args.base, sparse=False)
+            base, tunes = (folders[0], folders[1:]) if args.base else (None, folders)
             runs = []
             for _ in range(args.rounds):
                 remove(out)
                 os.sync()
-                runs.append(run(merge_command(args.rsoup, tunes, base if args.base else None, out)))
+                runs.append(run(merge_command(args.rsoup, tunes, base, out)))
             rows.append(_row(f"{size:g} GB", "merge", runs))
             for path in (out, folder):
                 remove(path)
-        base, *tunes = _checkpoints(work / "sparse", args.sparse_gigabytes, sparse=True)
+        folders = _checkpoints(work / "sparse", args.sparse_gigabytes, with_base=args.base, sparse=True)
+        base, tunes = (folders[0], folders[1:]) if args.base else (None, folders)
         name = f"{args.sparse_gigabytes:g} GB, holes"
-        dry = [*merge_command(args.rsoup, tunes, base if args.base else None, out), "--dry-run"]
+        dry = [*merge_command(args.rsoup, tunes, base, out), "--dry-run"]
         rows.append(_row(name, "merge --dry-run", [run(dry)]))
-        given = [str(base) if args.base else "", *map(str, tunes)]
+        given = [str(base or ""), *map(str, tunes)]
         rows.append(
             _row(name, "block loop, sink that discards", [run([sys.executable, __file__, "--cook", *given])])
         )

@@ -52,7 +52,7 @@ def main() -> None:
                     "floor": floor_command(inputs, out),
                     "rsoup": merge + args.options.split(),
                 }
-                runs = in_turns(commands, args.rounds, out=out, inputs=inputs)
+                runs = in_turns(commands, args.rounds, out=out, inputs=inputs, patience=args.patience)
                 wall = {name: [r.wall for r in done] for name, done in runs.items()}
                 net = [a - b for a, b in zip(wall["rsoup"], wall["start"], strict=True)]
                 rows.append(

@@ -105,7 +105,7 @@ def main() -> None:
         commands |= {name: base + options for name, options in VARIANTS.items()}
         print(f"{machine()}\n")
         env = {"HF_HUB_OFFLINE": "1"}
-        runs = in_turns(commands, args.rounds, out=out, inputs=inputs, env=env)
+        runs = in_turns(commands, args.rounds, out=out, inputs=inputs, patience=args.patience, env=env)
         ours = runs.get("rsoup", [])
         rows = []
         for name, done in runs.items():

@@ -28,6 +28,9 @@ def parser(description: str | None, *, rounds: int = 5) -> argparse.ArgumentPars
     )
     made.add_argument("--rsoup", default=shutil.which("rsoup", path=_path()) or "rsoup", help="the command")
     made.add_argument("--work", type=Path, help="folder for checkpoints and outputs; default a temporary one")
+    made.add_argument(
+        "--patience", type=float, default=60.0, help="seconds to wait for idle cores before a run"
+    )
     made.add_argument("--rounds", type=int, default=rounds, help="how often each command runs, in turns")
     return made
 
@@ -120,14 +123,13 @@ def _free_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def wait_for_quiet(patience: float = 120.0) -> None:
-    """Wait until the cores have been idle for a second, but no longer than `patience` seconds."""
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
+def wait_for_quiet(patience: float) -> None:
+    """Wait until the cores have been idle for three seconds, but no longer than `patience` seconds."""
+    end, quiet = time.monotonic() + patience, 0
+    while time.monotonic() < end and quiet < 3:
         before, begun = busy_seconds(), time.monotonic()
         time.sleep(1)
-        if busy_seconds() - before < 0.1 * (time.monotonic() - begun):
-            return
+        quiet = quiet + 1 if busy_seconds() - before < 0.1 * (time.monotonic() - begun) else 0
 
 
 def in_turns(
@@ -136,6 +138,7 @@ def in_turns(
     *,
     out: Path,
     inputs: Sequence[Path],
+    patience: float,
     env: Mapping[str, str] | None = None,
 ) -> dict[str, list[Run]]:
     """Run the commands A B C, C B A, … `rounds` times, so that drift cancels.
@@ -149,7 +152,7 @@ def in_turns(
     try:
         for number in range(rounds):
             for name in list(commands)[:: 1 if number % 2 == 0 else -1]:
-                runs[name].append(_undisturbed(name, commands[name], out, cache, env))
+                runs[name].append(_undisturbed(name, commands[name], out, cache, patience, env))
     finally:
         cache.close()
         remove(out)
@@ -157,13 +160,18 @@ def in_turns(
 
 
 def _undisturbed(
-    name: str, command: Sequence[str], out: Path, cache: Cache, env: Mapping[str, str] | None
+    name: str,
+    command: Sequence[str],
+    out: Path,
+    cache: Cache,
+    patience: float,
+    env: Mapping[str, str] | None,
 ) -> Run:
     for _ in range(4):
         remove(out)
         os.sync()
-        wait_for_quiet()
         cache.prepare()
+        wait_for_quiet(patience)
         result = run(command, env=env)
         if result.status:
             sys.exit(f"{name} failed ({result.status}): {' '.join(command)}\n{result.output}")

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import rsoup
-from rsoup.demo import digits, train
+from rsoup.demo import train
 
 STEPS = 20
 LEFT, TOP, WIDTH, HEIGHT = 64, 20, 420, 300

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from rsoup.errors import RefusedFileError, show
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rsoup.errors import IncompatibleError, Problem, RefusedFileError, show
+from rsoup.recipe import Recipe
 from rsoup.storage.protocols import Source
 
 _CHUNK_BYTES = 1 << 20
@@ -32,3 +36,65 @@ def first_difference(tensor: str, one: Source, other: Source) -> str | None:
             at = next(i for i in range(size) if a[i] != b[i])
             return f"element {(start + at) * 8 // spec.dtype.bits} differs between {names}"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whose bytes are copied, and which checkpoints are known to hold the same."""
+
+    checkpoint: int
+    alike: tuple[int, ...]
+
+
+def choose(
+    recipe: Recipe,
+    groups: Sequence[Sequence[int]],
+    base: int | None,
+    sources: Sequence[Source],
+    names: Sequence[str],
+) -> tuple[dict[str, Choice], list[str]]:
+    """(name → whose bytes to copy, notes) for tensors that have no mean; equal ones are copied.
+
+    Different ones come from the ingredient of `--buffers-from`; BatchNorm's counter from the one with the
+    largest λ. Raises IncompatibleError E0303 with all others that differ.
+    """
+    choices: dict[str, Choice] = {}
+    notes: list[str] = []
+    problems: list[Problem] = []
+    for name in names:
+        mix = recipe.mix_for(name)
+        used = [i for share, group in zip(mix, groups, strict=True) if share != 0 for i in group]
+        used = used or [base if base is not None else 0]
+        compared = [*used, *([base] if base is not None else [])]
+        differences = {i: first_difference(name, sources[used[0]], sources[i]) for i in compared}
+        difference = next((differences[i] for i in used if differences[i]), None)
+        if difference is None:
+            choices[name] = Choice(used[0], tuple(i for i in compared if not differences[i]))
+            continue
+        if recipe.buffers_from is not None:
+            chosen = _named(recipe, groups, base)
+            notes.append(f"'{show(name)}' differs and is taken from '{show(sources[chosen].name)}'")
+        elif name.endswith("num_batches_tracked"):
+            chosen = groups[max(range(len(mix)), key=lambda i: mix[i])][0]
+            notes.append(
+                f"'{show(name)}' is a counter and is taken from '{show(sources[chosen].name)}', which has the largest λ"
+            )
+        else:
+            problems.append(Problem(f"'{show(name)}' ({sources[used[0]].header[name]})", difference))
+            continue
+        first_difference(name, sources[chosen], sources[chosen])  # what is taken must be sound, too
+        choices[name] = Choice(chosen, ())
+    if problems:
+        raise IncompatibleError(
+            "E0303",
+            f"{len(problems)} tensors that cannot be averaged differ between the checkpoints",
+            details=tuple(problems[:20]),
+            hint="integers, booleans and packed numbers have no mean; take them from one ingredient: --buffers-from NAME",
+        )
+    return choices, notes
+
+
+def _named(recipe: Recipe, groups: Sequence[Sequence[int]], base: int | None) -> int:
+    if recipe.buffers_from == "base" and base is not None:
+        return base
+    return groups[recipe.names.index(recipe.buffers_from or "")][0]

@@ -116,6 +116,5 @@ def bare_fp8(header: Header) -> list[str]:
     if not found:
         return []
     return [
-        f"{len(found)} tensors are stored in fp8 without scales ({listing(found, 1)}): the soup is rounded to as few bits; "
-        "--dtype bfloat16 keeps more"
+        f"stored in fp8 without scales, and so rounded to 3 or 4 bits: {listing(found, 3)}; --dtype bfloat16 keeps more"
     ]

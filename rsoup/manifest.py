@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -84,7 +85,9 @@ def distances_json(distances: Distances, names: Sequence[str]) -> dict[str, obje
     return {
         "checkpoints": list(names),
         "absolute": list(distances.absolute),
-        "relative": list(distances.relative),
+        "relative": [
+            value if value is None or math.isfinite(value) else None for value in distances.relative
+        ],
         "cosine": [list(row) for row in distances.cosine],
     }
 
@@ -104,7 +107,5 @@ def _run(seconds: float) -> dict[str, object]:
 
 
 def encode(value: Mapping[str, object]) -> bytes:
-    """JSON with sorted keys, in UTF-8: the same manifest is the same bytes."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode(
-        "utf-8", "surrogatepass"
-    )
+    """JSON with sorted keys, all of it ASCII: the same manifest is the same bytes, and none can move a cursor."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode("ascii")

@@ -207,24 +207,27 @@ class _FileSink:
 
     def __init__(self, plan: Plan, staging: Staging) -> None:
         self._staging = staging
-        self._where: dict[str, tuple[str, int]] = {}
+        self._where: dict[str, tuple[str, int, int]] = {}
         header = plan.header
         for file in plan.files:
             at = len(file.head)
             for name in file.tensors:
-                self._where[name] = (file.name, at)
+                self._where[name] = (file.name, at, header[name].nbytes)
                 at += header[name].nbytes
 
     def write(self, tensor: str, start: int, data: memoryview) -> None:
         """Put `data` at byte `start` of the tensor, in the file where it belongs."""
-        file, at = self._where[tensor]
+        file, at, nbytes = self._where[tensor]
+        if start < 0 or start + len(data) > nbytes:
+            msg = f"bytes {start} to {start + len(data)} are not all in {tensor}, which has {nbytes}"
+            raise ValueError(msg)
         self._staging.write(file, at + start, data)
 
 
 def _after(plan: Plan, tally: Tally) -> list[str]:
     """Notes on what was measured. Raises IncompatibleError E0306 for a soup of strangers."""
     notes = [
-        f"'{show(name)}' keeps {count} NaN or infinite values, which every ingredient with a share of it holds"
+        f"'{show(name)}' stays NaN or infinite in {count} of its elements, as every ingredient with a share of it is"
         for name, count in tally.kept_nonfinite().items()
     ]
     distances = tally.distances()

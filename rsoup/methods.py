@@ -98,9 +98,8 @@ class Term:
     coefficient: float
 
 
-@lru_cache(maxsize=1024)  # most tensors of a model share one mix
 def terms(
-    coefficients: tuple[Fraction, ...], groups: tuple[tuple[int, ...], ...], base: int | None, scale: Fraction
+    coefficients: Sequence[Fraction], groups: Sequence[Sequence[int]], base: int | None, scale: Fraction
 ) -> tuple[Term, ...]:
     """The summands of (1 − s·Σcᵢ)·θ₀ + Σ s·cᵢ·θᵢ, in the order they are summed: ascending coefficients.
 
@@ -108,6 +107,13 @@ def terms(
     index. Exact fractions until the last step, one rounding to float64 each; zeros are left out; ties
     keep the recipe's order, the base last (arithmetic rsoup-arith/1).
     """
+    return _terms(tuple(coefficients), tuple(map(tuple, groups)), base, scale)
+
+
+@lru_cache(maxsize=1024)  # most tensors of a model share one mix
+def _terms(
+    coefficients: tuple[Fraction, ...], groups: tuple[tuple[int, ...], ...], base: int | None, scale: Fraction
+) -> tuple[Term, ...]:
     exact: dict[int, Fraction] = {}
     for share, group in zip(coefficients, groups, strict=True):
         for checkpoint in group:

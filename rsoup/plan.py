@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from rsoup import layout, methods
-from rsoup.errors import IncompatibleError, Problem, UsageError, listing, show
+from rsoup.buffers import choose
+from rsoup.errors import UsageError, listing, show
 from rsoup.gram import Gram
 from rsoup.layout import OutputFile
 from rsoup.methods import METHODS, Term, terms
 from rsoup.recipe import Recipe
 from rsoup.storage.protocols import Source
-from rsoup.tensors import DTYPES, DType, Header, TensorSpec
+from rsoup.tensors import DTYPES, Header, TensorSpec, widest
 
 ARITHMETIC = "rsoup-arith/1"
 BLOCK_ELEMENTS = 1 << 20
@@ -146,9 +146,12 @@ def make(
         for name in names
         if _is_float(reference.header[name])
     }
-    plans |= _buffers(
-        recipe, groups, base_index, everything, [name for name in names if name not in plans], notes
-    )
+    others = [name for name in names if name not in plans]
+    choices, more = choose(recipe, groups, base_index, everything, others)
+    notes += more
+    for name, choice in choices.items():
+        spec = everything[choice.checkpoint].header[name]
+        plans[name] = TensorPlan(name, spec, (), copy_from=choice.checkpoint, alike=choice.alike)
     notes += _dtype_notes(recipe, plans, everything)
     header = {name: plan.spec for name, plan in plans.items()}
     if single_file is not None:
@@ -252,21 +255,6 @@ def _tensor_plan(
     )
 
 
-def widest(dtypes: Sequence[DType]) -> DType:
-    """The one dtype of `dtypes`, or else the narrowest of BF16, F16, F32, F64 that holds all their values."""
-    kinds = set(dtypes)
-    if len(kinds) == 1:
-        return dtypes[0]
-    for name in ("BF16", "F16", "F32"):
-        candidate = DTYPES[name]
-        if all(
-            kind.significand_bits <= candidate.significand_bits and kind.maximum <= candidate.maximum
-            for kind in kinds
-        ):
-            return candidate
-    return DTYPES["F64"]
-
-
 def _dtype_notes(recipe: Recipe, plans: Mapping[str, TensorPlan], sources: Sequence[Source]) -> list[str]:
     if recipe.dtype:
         return []
@@ -283,53 +271,3 @@ def _dtype_notes(recipe: Recipe, plans: Mapping[str, TensorPlan], sources: Seque
             key = f"stored as {' and '.join(kinds)}: the soup gets {plan.spec.dtype.name}"
             mixed[key] = mixed.get(key, 0) + 1
     return [f"{count} tensors are {text}" for text, count in mixed.items()]
-
-
-def _buffers(
-    recipe: Recipe,
-    groups: Sequence[Sequence[int]],
-    base: int | None,
-    sources: Sequence[Source],
-    names: Sequence[str],
-    notes: list[str],
-) -> dict[str, TensorPlan]:
-    """Integers, booleans and their like: equal → copied; different → from one named ingredient, or refused."""
-    from rsoup.buffers import first_difference
-
-    plans: dict[str, TensorPlan] = {}
-    problems: list[Problem] = []
-    for name in names:
-        mix = recipe.mix_for(name)
-        used = [i for share, group in zip(mix, groups, strict=True) if share != 0 for i in group]
-        used = used or [base if base is not None else 0]
-        chosen = used[0]
-        difference = next(
-            (d for i in used if (d := first_difference(name, sources[chosen], sources[i]))), None
-        )
-        if difference is not None:
-            if recipe.buffers_from is not None:
-                chosen = (
-                    base
-                    if recipe.buffers_from == "base" and base is not None
-                    else groups[recipe.names.index(recipe.buffers_from)][0]
-                )
-                notes.append(f"'{show(name)}' differs and is taken from '{show(sources[chosen].name)}'")
-            elif name.endswith("num_batches_tracked"):
-                largest = max(range(len(mix)), key=lambda i: mix[i])
-                chosen = groups[largest][0]
-                notes.append(
-                    f"'{show(name)}' is a counter and is taken from '{show(sources[chosen].name)}', which has the largest λ"
-                )
-            else:
-                problems.append(Problem(f"'{show(name)}' ({sources[chosen].header[name]})", difference))
-        compared = [*used, *([base] if base is not None else [])] if difference is None else []
-        alike = tuple(i for i in compared if not first_difference(name, sources[chosen], sources[i]))
-        plans[name] = TensorPlan(name, sources[chosen].header[name], (), copy_from=chosen, alike=alike)
-    if problems:
-        raise IncompatibleError(
-            "E0303",
-            f"{len(problems)} tensors that cannot be averaged differ between the checkpoints",
-            details=tuple(problems[:20]),
-            hint="integers, booleans and packed numbers have no mean; take them from one ingredient: --buffers-from NAME",
-        )
-    return plans

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from rsoup.errors import TargetError
-from rsoup.kernel import RunRecord, Scratch, measure_run, mix_run
+from rsoup.kernel import RunRecord, measure_run, mix_run
 from rsoup.plan import Block, Plan
+from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
 
 MAX_THREADS = 16

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -100,6 +100,21 @@ def output_dtype(text: str) -> DType:
             hint="one of float32, bfloat16, float16, float64 (or leave it out to keep the ingredients')",
         )
     return DTYPES[found]
+
+
+def widest(dtypes: Sequence[DType]) -> DType:
+    """The one dtype of `dtypes`, or else the narrowest of BF16, F16, F32, F64 that holds all their values."""
+    kinds = set(dtypes)
+    if len(kinds) == 1:
+        return dtypes[0]
+    for name in ("BF16", "F16", "F32"):
+        candidate = DTYPES[name]
+        if all(
+            kind.significand_bits <= candidate.significand_bits and kind.maximum <= candidate.maximum
+            for kind in kinds
+        ):
+            return candidate
+    return DTYPES["F64"]
 
 
 @dataclass(frozen=True, slots=True)

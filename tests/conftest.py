@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 import pytest
 from checkpoints import Family, related, write_folder
+from hypothesis import settings
+
+settings.register_profile("rsoup", deadline=None)  # a busy machine is no counterexample
+settings.load_profile("rsoup")
 
 
 class Folders(NamedTuple):

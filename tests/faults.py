@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 
 
 _SERVER = """
-import json, os, signal, sys
+import json, os, signal, sys, traceback
 import safetensors.numpy, torch
 import rsoup.cli.app, rsoup.cli.merge, rsoup.merging, rsoup.manifest
 from rsoup import cli
@@ -67,6 +67,7 @@ for line in sys.stdin:
         answer = os.fork()
         if answer == 0:
             os.chdir(job["cwd"])
+            os.environ.update(job["env"])
             for number, path in enumerate([os.devnull, job["out"], job["err"]]):
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
                 os.dup2(fd, number)
@@ -79,6 +80,8 @@ for line in sys.stdin:
                 cli.main()
             except SystemExit as leaving:
                 code = leaving.code if isinstance(leaving.code, int) else 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 os._exit(code)
@@ -101,7 +104,8 @@ class Running:
     def wait(self) -> Ended:
         """Let it end, and see how."""
         code = self._warm.ask({"wait": self.pid})
-        return Ended(code, self._out.read_text(errors="replace"), self._err.read_text(errors="replace"))
+        out, err = (os.fsdecode(path.read_bytes()) for path in (self._out, self._err))
+        return Ended(code, out, err)
 
 
 class Warm:
@@ -129,8 +133,14 @@ class Warm:
         self._server.stdin.flush()
         return int(json.loads(self._server.stdout.readline()))
 
-    def start(self, *arguments: Argument, cwd: Argument | None = None, stopped: bool = False) -> Running:
-        """Begin a command line; with `stopped` it waits for SIGCONT first."""
+    def start(
+        self,
+        *arguments: Argument,
+        cwd: Argument | None = None,
+        env: Mapping[str, str] | None = None,
+        stopped: bool = False,
+    ) -> Running:
+        """Begin a command line with `env` on top of the environment; with `stopped` it waits for SIGCONT first."""
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         pid = self.ask(
@@ -139,14 +149,17 @@ class Warm:
                 "cwd": os.fspath(cwd or self._folder),
                 "out": str(out),
                 "err": str(err),
+                "env": dict(env or {}),
                 "stopped": stopped,
             }
         )
         return Running(self, pid, out, err)
 
-    def run(self, *arguments: Argument, cwd: Argument | None = None) -> Ended:
+    def run(
+        self, *arguments: Argument, cwd: Argument | None = None, env: Mapping[str, str] | None = None
+    ) -> Ended:
         """A command line from its beginning to its end."""
-        return self.start(*arguments, cwd=cwd).wait()
+        return self.start(*arguments, cwd=cwd, env=env).wait()
 
     def traced(self, options: Sequence[str], *arguments: Argument, cwd: Argument | None = None) -> Ended:
         """A command line under `strace -f` with options such as `-e inject=…`; skips where that is not possible."""
@@ -328,15 +341,3 @@ class FailNth:
     def arm(self, nth: int) -> None:
         """Let the `nth` call from now on fail."""
         self.nth, self.calls = nth, 0
-
-
-@contextlib.contextmanager
-def no_signal_handlers() -> Iterator[None]:
-    """Put the signal handlers back that something in the block changed."""
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(name) for name in names]
-    try:
-        yield
-    finally:
-        for name, handler in zip(names, before, strict=True):
-            signal.signal(name, handler)

@@ -32,7 +32,9 @@ import rsoup
 from rsoup import plan as plans
 from rsoup.digests import ChunkHasher, file_digest, tensor_digest
 from rsoup.errors import RsoupError
-from rsoup.kernel import Scratch, mix_run
+from rsoup.kernel import mix_run
+from rsoup.scratch import Scratch
+from rsoup.storage.checkpoint import CheckpointSource
 from rsoup.storage.memory import MemorySink, MemorySource
 from rsoup.tensors import DTYPES, TensorSpec
 
@@ -107,7 +109,9 @@ def test_one_hot_gives_the_ingredient_back(case: tuple[list[Weights], int], meth
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.fault("F12")
-def test_one_hot_on_disk(tmp_path: Path, method: str, dtype: torch.dtype) -> None:
+def test_one_hot_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, dtype: torch.dtype
+) -> None:
     """λ = e₁ gives θ₁ back whatever the method, and a θ₂ full of NaN leaves no trace: it is not read."""
     family = related(2, dtype=dtype)
     poison = {
@@ -118,6 +122,13 @@ def test_one_hot_on_disk(tmp_path: Path, method: str, dtype: torch.dtype) -> Non
         for name, tensors in (("base", family.base), ("one", family.tuned[0]), ("two", poison))
     ]
     recipe = rsoup.make_recipe(paths[1:], mix=["1", "0"], base=paths[0], method=method)
+    read = CheckpointSource.read
+
+    def watched(self: CheckpointSource, tensor: str, start: int, buffer: memoryview) -> None:
+        assert self.name != "two"
+        read(self, tensor, start, buffer)
+
+    monkeypatch.setattr(CheckpointSource, "read", watched)
 
     result = rsoup.merge(recipe, tmp_path / "soup.safetensors")
 

@@ -184,27 +184,22 @@ def test_slerp_around_what_all_share(tmp_path: Path) -> None:
     good = np.isfinite(rows[0])
     assert np.array_equal(np.isfinite(soup), good)
     assert np.allclose(slerp_reference(0.7, *(row[good] for row in rows)), soup[good], rtol=0, atol=1e-12)
-    assert any("keeps 5 NaN or infinite" in note for note in result.notes)
+    assert any("stays NaN or infinite in 5 of its elements" in note for note in result.notes)
     assert_distances(result, family)
 
 
 def test_terms_are_summed_in_one_order() -> None:
     """Ascending coefficients, ties as in the recipe, the base after them; zeros left out; one rounding each."""
-    third = Fraction(1, 3)
+    third, quarter, one = Fraction(1, 3), Fraction(1, 4), Fraction(1)
+    uneven = (Fraction(7, 10), Fraction(0), Fraction(3, 10))
+    each = ((0,), (1,), (2,))
 
-    assert terms([third, third, third], [(0,), (1,), (2,)], 3, Fraction(1)) == (
-        Term(0, 1 / 3), Term(1, 1 / 3), Term(2, 1 / 3),
-    )  # fmt: skip
-    assert [
-        t.checkpoint
-        for t in terms([Fraction(7, 10), Fraction(0), Fraction(3, 10)], [(0,), (1,), (2,)], None, Fraction(1))
-    ] == [2, 0]
-    assert terms([Fraction(1, 4), Fraction(1, 4)], [(0,), (1,)], 2, Fraction(1)) == (
-        Term(0, 0.25), Term(1, 0.25), Term(2, 0.5),
-    )  # fmt: skip
-    assert terms([third], [(0, 1)], 2, Fraction(2)) == (Term(0, 1 / 3), Term(1, 1 / 3), Term(2, 1 / 3))
-    assert terms([Fraction(2), Fraction(-1)], [(0,), (1,)], 2, Fraction(1)) == (Term(1, -1.0), Term(0, 2.0))
-    assert terms([Fraction(1)], [(0,)], 1, Fraction(0)) == (Term(1, 1.0),)
+    assert terms((third, third, third), each, 3, one) == (Term(0, 1 / 3), Term(1, 1 / 3), Term(2, 1 / 3))
+    assert [term.checkpoint for term in terms(uneven, each, None, one)] == [2, 0]
+    assert terms((quarter, quarter), each[:2], 2, one) == (Term(0, 0.25), Term(1, 0.25), Term(2, 0.5))
+    assert terms((third,), ((0, 1),), 2, 2 * one) == (Term(0, 1 / 3), Term(1, 1 / 3), Term(2, 1 / 3))
+    assert terms((2 * one, -one), each[:2], 2, one) == (Term(1, -1.0), Term(0, 2.0))
+    assert terms((one,), each[:1], 1, 0 * one) == (Term(1, 1.0),)
 
 
 @settings(max_examples=100, deadline=None)
@@ -219,7 +214,7 @@ def test_terms_add_up(shares: list[tuple[Fraction, int]], scale: Fraction) -> No
         groups.append(tuple(range(at, at + size)))
         at += size
 
-    found = terms([share for share, _ in shares], groups, at, scale)
+    found = terms(tuple(share for share, _ in shares), tuple(groups), at, scale)
 
     assert math.isclose(math.fsum(term.coefficient for term in found), 1.0, rel_tol=1e-12, abs_tol=1e-12)
     assert [term.coefficient for term in found] == sorted(term.coefficient for term in found)
@@ -406,6 +401,24 @@ def test_distances_beyond_float64_are_unknown() -> None:
     assert found.absolute == (None, 1.0)
     assert found.relative == (None, math.inf)
     assert found.cosine[0] == (None, None)
+
+
+def test_a_base_of_zeros(tmp_path: Path) -> None:
+    """From a base of zeros everything is infinitely far: refused, and where that is allowed, told as unknown."""
+    base = write_file(tmp_path / "base.safetensors", {"w": torch.zeros(8)})
+    one = write_file(tmp_path / "one.safetensors", {"w": torch.ones(8)})
+
+    with pytest.raises(IncompatibleError) as error:
+        rsoup.merge(rsoup.make_recipe([one], base=base), tmp_path / "soup.safetensors")
+    result = rsoup.merge(
+        rsoup.make_recipe([one], base=base, allow=["distance"]), tmp_path / "soup.safetensors"
+    )
+
+    assert error.value.code == "E0306"
+    checks = result.manifest["checks"]
+    assert isinstance(checks, dict)
+    assert checks["distances"]["relative"] == [None]
+    assert checks["distances"]["absolute"] == [math.sqrt(8)]
 
 
 @pytest.mark.fault("F11")

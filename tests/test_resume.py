@@ -23,7 +23,7 @@ from rsoup import make_recipe, merge
 from rsoup.plan import BLOCK_ELEMENTS
 from rsoup.storage import journal, parts
 
-ELEMENTS = 16 * BLOCK_ELEMENTS  # four tensors of four blocks each
+ELEMENTS = 12 * BLOCK_ELEMENTS  # four tensors of three blocks each
 QUICK_KILLS = 8
 LONG_KILLS = 200
 STOPS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
@@ -303,7 +303,7 @@ def test_the_second_signal_ends_at_once(field: Field) -> None:
 def test_nohup_is_respected(field: Field) -> None:
     """A run that was started to ignore SIGHUP (nohup) goes on when the terminal closes."""
     folder = field.place()
-    process = _slow(folder, 0.01, *field.arguments, before="trap '' HUP; ")
+    process = _slow(folder, 0.001, *field.arguments, before="trap '' HUP; ")
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=60)
 

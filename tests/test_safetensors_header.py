@@ -560,23 +560,3 @@ def test_metadata_of_ingredients_stays_behind(tmp_path: Path) -> None:
     assert b"canary" not in b"".join(
         tree(tmp_path)[name] for name in tree(tmp_path) if name.startswith("out")
     )
-
-
-def test_transformers_loads_what_is_written(tmp_path: Path) -> None:
-    """A sharded soup of two tiny Llamas loads with from_pretrained, and every weight is the mean."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=32
-    )
-    torch.manual_seed(0)
-    models = [transformers.LlamaForCausalLM(config) for _ in range(2)]
-    for i, model in enumerate(models):
-        model.save_pretrained(tmp_path / str(i))
-
-    merge(make_recipe([tmp_path / "0", tmp_path / "1"], uniform=True, max_shard_size="2KB"), tmp_path / "out")
-
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
-    ours, theirs = (model.state_dict() for model in models)
-    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
-    for name, value in loaded.items():
-        assert value.equal(((ours[name].double() + theirs[name].double()) / 2).float())

@@ -8,22 +8,12 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from rsoup.cli.stopped import Stopped
+
 if TYPE_CHECKING:
     from rsoup.errors import RsoupError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Stopped(BaseException):
-    """A signal asked to stop: the work in hand is put down in order, then the exit code is 128 + the signal.
-
-    `kept` is the folder with what is done already, where there is one to go on from.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-        self.kept: str | None = None
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from rsoup.cli import Stopped
+from rsoup.cli.stopped import Stopped
 from rsoup.console import Console, ProgressBar, table
 from rsoup.errors import UsageError, listing, show
 from rsoup.mix import format_number
@@ -174,7 +174,10 @@ def run(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, conso
 def _stale(out: str) -> list[str]:
     """A note on every staging folder for the same output that another recipe's run left."""
     parent, name = os.path.split(out.rstrip("/"))
-    paths = [os.path.join(parent, part) for part in leftovers(parent or ".", name)]
+    try:
+        paths = [os.path.join(parent, part) for part in leftovers(parent or ".", name)]
+    except OSError:
+        return []  # the soup is made: nothing can go wrong any more
     return [
         f"an interrupted run of another recipe left {show(path)}; rsoup clean removes it"
         for path in paths
@@ -184,9 +187,9 @@ def _stale(out: str) -> list[str]:
 
 def show_plan(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, console: Console) -> None:
     """Print what a merge would do: read, mixed, copied, written; bytes, memory and free space."""
-    from rsoup.kernel import scratch_nbytes
     from rsoup.pot import default_threads
     from rsoup.prepare import prepared
+    from rsoup.scratch import scratch_nbytes
 
     with prepared(recipe, out, overwrite=overwrite) as ready:
         plan, count = ready.plan, threads or default_threads()

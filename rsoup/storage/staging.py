@@ -67,7 +67,7 @@ class Staging:
         here = self._parent_path
         while not os.path.isdir(here):
             if os.path.lexists(here):
-                raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder", here)
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), here)
             missing.append(here)
             here = os.path.dirname(here) or "."
         for folder in reversed(missing):

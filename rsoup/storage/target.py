@@ -210,6 +210,10 @@ def target_error(error: OSError | ValueError, shown: str) -> RsoupError:
             where=shown,
             hint="choose a shorter -o",
         )
+    if number == errno.ENOTDIR:
+        return TargetError(
+            "E0604", "a part of the path is a file, not a folder", where=shown, hint="choose another -o"
+        )
     if number == errno.EEXIST:
         return TargetError(
             "E0601",

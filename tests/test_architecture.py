@@ -1,0 +1,230 @@
+"""The shape of the code: one direction of imports, small files, nothing dangerous, nothing heavy at start."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rsoup
+
+PACKAGE = Path(rsoup.__file__).parent
+
+# A module imports only modules above it in this list, function-level and type-checking imports included.
+# `rsoup` itself is the first: a version and a door that opens when somebody asks.
+ORDER = [
+    "rsoup",
+    "rsoup.errors",
+    "rsoup.tensors",
+    "rsoup.mix",
+    "rsoup.recipe",
+    "rsoup.request",
+    "rsoup.recipe_nodes",
+    "rsoup.recipe_form",
+    "rsoup.recipe_schema",
+    "rsoup.storage",
+    "rsoup.storage.protocols",
+    "rsoup.storage.memory",
+    "rsoup.storage.formats",
+    "rsoup.storage.safetensors_header",
+    "rsoup.storage.files",
+    "rsoup.storage.index",
+    "rsoup.storage.folder",
+    "rsoup.storage.checkpoint",
+    "rsoup.recipe_yaml",
+    "rsoup.library",
+    "rsoup.storage.target",
+    "rsoup.storage.plain",
+    "rsoup.storage.rename",
+    "rsoup.storage.journal",
+    "rsoup.storage.parts",
+    "rsoup.storage.staging",
+    "rsoup.compat",
+    "rsoup.compat_config",
+    "rsoup.compat_quantised",
+    "rsoup.compat_tokenizer",
+    "rsoup.examine",
+    "rsoup.buffers",
+    "rsoup.gram",
+    "rsoup.methods",
+    "rsoup.layout",
+    "rsoup.plan",
+    "rsoup.digests",
+    "rsoup.scratch",
+    "rsoup.kernel",
+    "rsoup.pot",
+    "rsoup.tally",
+    "rsoup.side_files",
+    "rsoup.manifest",
+    "rsoup.report",
+    "rsoup.report.card",
+    "rsoup.prepare",
+    "rsoup.beside",
+    "rsoup.merging",
+    "rsoup.demo.digits",
+    "rsoup.demo.train",
+    "rsoup.demo.run",
+    "rsoup.demo",
+    "rsoup.console",
+    "rsoup.cli.stopped",
+    "rsoup.cli.methods",
+    "rsoup.cli.clean",
+    "rsoup.cli.demo",
+    "rsoup.cli.merge",
+    "rsoup.cli.app",
+    "rsoup.cli",
+    "rsoup.__main__",
+]
+
+MAX_LINES = 300
+LONGER: dict[str, str] = {}  # file → why it cannot be shorter
+
+HEAVY = {
+    "blake3", "huggingface_hub", "numpy", "peft", "pydantic", "rich", "safetensors", "torch", "transformers",
+    "typer", "xxhash", "yaml",
+}  # fmt: skip
+NEVER_IMPORTED = {"click", "dill", "joblib", "marshal", "pickle", "shelve", "cloudpickle"}
+NEVER_CALLED = {"eval", "exec", "compile", "__import__"}
+NEVER_LOADED = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "numpy.load", "np.load"}
+
+
+def module_name(file: Path) -> str:
+    """`rsoup.storage.files` for its path; a package's name for its `__init__.py`."""
+    parts = ("rsoup", *file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TEXTS = {module_name(file): file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every module a tree imports anywhere, in full, and the line; `from a import b` is a.b where that is a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in TREES else str(node.module), node.lineno
+
+
+def test_every_module_has_its_place() -> None:
+    """The order names every module of rsoup once, and nothing else."""
+    assert len(ORDER) == len(set(ORDER))
+    assert set(TREES) == set(ORDER)
+
+
+@pytest.mark.parametrize("module", ORDER[1:])
+def test_imports_point_upward(module: str) -> None:
+    """A module imports only what stands above it, wherever in the file it does so; hence there are no cycles."""
+    above = set(ORDER[: ORDER.index(module)])
+    wrong = [
+        f"line {line}: {name}"
+        for name, line in imported(TREES[module])
+        if name.split(".")[0] == "rsoup" and name not in above
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_files_are_short(module: str) -> None:
+    """A file has at most 300 lines, or stands in a list with the reason."""
+    lines = len(TEXTS[module].splitlines())
+
+    assert (lines > MAX_LINES) == (module in LONGER), f"{module} has {lines} lines"
+
+
+@pytest.mark.parametrize("module", TREES)
+@pytest.mark.fault("D3")
+def test_nothing_runs_what_a_file_says(module: str) -> None:
+    """No way to code from data: no pickle, no torch.load, no eval, no unsafe YAML; and no private Click of Typer's."""
+    found = []
+    for name, line in imported(TREES[module]):
+        if name.split(".")[0] in NEVER_IMPORTED or name.endswith("._click"):
+            found.append(f"line {line}: import {name}")
+    for node in ast.walk(TREES[module]):
+        text = ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+        bare = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in NEVER_CALLED
+        if text in NEVER_LOADED or text.endswith("._click") or bare:
+            found.append(f"line {getattr(node, 'lineno', 0)}: {ast.unparse(node)}")
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found += [f"line {node.lineno}: {name}" for name in sorted(names & NEVER_LOADED)]
+
+    assert found == []
+
+
+@pytest.mark.parametrize("module", sorted(TREES.keys() - {"rsoup.console"}))
+def test_only_the_console_prints(module: str) -> None:
+    """`print`, and writing to stdout or stderr, happens in console.py alone; the commands may say typer.echo."""
+    found = []
+    for node in ast.walk(TREES[module]):
+        text = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        printing = text == "print" or text in ("sys.stdout.write", "sys.stderr.write", "logging.basicConfig")
+        echoing = text.startswith("typer.") and "echo" in text and not module.startswith("rsoup.cli")
+        if printing or echoing:
+            found.append(f"line {node.lineno}: {text}")
+
+    assert found == []
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_every_module_says_what_it_is(module: str) -> None:
+    """A module's docstring begins with a line that can stand alone."""
+    lines = (ast.get_docstring(TREES[module]) or "").splitlines()
+
+    assert lines
+    assert lines[0].endswith(".")
+    assert len(lines) == 1 or not lines[1].strip()
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules a fresh Python has loaded after running `code`."""
+    script = (
+        f"import json, sys\n{code}\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_rsoup_costs_nothing() -> None:
+    """`import rsoup` loads none of the libraries it uses, nor any other part of rsoup."""
+    assert set() == loaded_by("import rsoup") & HEAVY
+    assert set() == loaded_by("import rsoup.errors, rsoup.recipe, rsoup.mix") & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["merge", "--help"]])
+def test_help_comes_at_once(arguments: list[str]) -> None:
+    """Help and version are shown without loading anything that computes."""
+    code = (
+        "import contextlib, io, rsoup.cli\n"
+        f"sys.argv = ['rsoup', *{arguments!r}]\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    rsoup.cli.main()\n"
+    )
+
+    assert "typer" in loaded_by(code)
+    assert set() == loaded_by(code) & (HEAVY - {"typer", "rich", "pydantic"})
+
+
+def test_the_public_names_are_there() -> None:
+    """`rsoup.__all__` is what type checkers see, sorted, and each name can be had and has a docstring."""
+    seen = {
+        alias.asname
+        for node in ast.walk(TREES["rsoup"])
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("rsoup.")
+        for alias in node.names
+    }
+
+    assert sorted({*seen, "__version__"}) == rsoup.__all__
+    assert all(getattr(rsoup, name).__doc__ for name in seen)
+    with pytest.raises(AttributeError, match="has no attribute 'soup'"):
+        rsoup.soup  # noqa: B018
