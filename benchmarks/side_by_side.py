@@ -170,8 +170,8 @@ def _undisturbed(
     for _ in range(4):
         remove(out)
         os.sync()
-        cache.prepare()
         wait_for_quiet(patience)
+        cache.prepare()
         result = run(command, env=env)
         if result.status:
             sys.exit(f"{name} failed ({result.status}): {' '.join(command)}\n{result.output}")

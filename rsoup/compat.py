@@ -124,7 +124,8 @@ def _why_missing(
         return f"a value, reward or task head that the soup does not need? then: {drops}"
     if any(".lora_" in name or "lora_A" in name for name in tensors):
         return "a LoRA adapter? merge it into its base first"
-    if _ways(ours) != _ways(theirs):
+    (apart, fused), (other_apart, other_fused) = _ways(ours), _ways(theirs)
+    if (apart, fused) != (other_apart, other_fused) and ((apart and other_fused) or (fused and other_apart)):
         return (
             "fused experts in one and separate ones in the other: saved with save_original_format=False? "
             "load it with transformers and save it again without that"
@@ -152,7 +153,7 @@ def _ways(header: Header) -> tuple[bool, bool]:
 
 def _renamed(tensors: Sequence[str], ours: Header, theirs: Header) -> tuple[str, str] | None:
     """(a, b) if every one of our `tensors` begins with a and is theirs with b in its place; else None."""
-    parts = tensors[0].split(".")
+    parts = max((name.split(".") for name in tensors), key=len)
     nearest: tuple[int, str] = (0, "")
     for other in theirs:
         if other in ours or other.rpartition(".")[2] != parts[-1]:
@@ -168,9 +169,14 @@ def _renamed(tensors: Sequence[str], ours: Header, theirs: Header) -> tuple[str,
         return None
     old = "".join(f"{part}." for part in parts[:-alike])
     new = "".join(f"{part}." for part in other.split(".")[:-alike])
-    if all(name.startswith(old) and new + name[len(old) :] in theirs for name in tensors):
-        return old, new
-    return None
+    if alike == 1 and old and new:
+        return None  # nothing but `weight` in common
+
+    def there(name: str) -> bool:
+        other = theirs.get(new + name[len(old) :]) if name.startswith(old) else None
+        return other is not None and other.shape == ours[name].shape
+
+    return (old, new) if all(map(there, tensors)) else None
 
 
 def _unlike(checkpoints: Mapping[str, Header]) -> list[Mismatch]:

@@ -101,6 +101,11 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    @property
+    def said(self) -> str:
+        """What it has written to stdout so far."""
+        return os.fsdecode(self._out.read_bytes())
+
     def wait(self) -> Ended:
         """Let it end, and see how."""
         code = self._warm.ask({"wait": self.pid})

@@ -201,6 +201,8 @@ def test_fused_experts_are_named() -> None:
 
     assert len(found) == 2
     assert all("save_original_format=False" in str(mismatch.guess) for mismatch in found)
+    dense = header(m__up_proj__weight="F32 2 2")
+    assert all(mismatch.guess is None for mismatch in compare_headers({"a": one, "b": dense}))
 
 
 @pytest.mark.fault("F14", "F17", "F22")

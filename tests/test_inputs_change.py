@@ -215,6 +215,7 @@ def test_a_disk_that_cannot_be_read(warm: Warm, scene: Scene, nth: int) -> None:
     ended = warm.traced(options, "merge", "one", "two", "--uniform", "-o", "soup", cwd=scene.root)
 
     assert ended.code == 8, ended
+    assert "E0806" in ended.err
     assert "two/model.safetensors" in ended.err
     assert "Input/output error" in ended.err
     assert stray(scene.root) == []

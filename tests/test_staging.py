@@ -430,7 +430,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         for plan in (PLAN, OTHER_PLAN):
             with pytest.raises(BusyError) as caught, staging(out, plan):
                 pass
-            assert caught.value.exit_code == 75
+            assert (caught.value.code, caught.value.exit_code) == ("E7501", 75)
         assert os.listdir(tmp_path) == [os.path.basename(first.path)]
         assert parts.is_held(first.path)
         assert not parts.remove_unheld(first.path)

@@ -52,7 +52,7 @@ def merge(
     checkpoints: Annotated[
         list[str],
         typer.Argument(
-            metavar="CHECKPOINT...",
+            metavar="CHECKPOINT",
             help="Folders or .safetensors files, one ingredient each; NAME=PATH names it, NAME=PATH,PATH averages several "
             "seeds of one reward first. Or one recipe: soup.yaml.",
         ),

@@ -133,12 +133,13 @@ def read_whole(path: str, shown: str, limit: int) -> bytes:
 
 
 def parse_json(data: bytes, shown: str) -> object:
-    """The value of a JSON text in UTF-8 without duplicate keys, NaN or Infinity.
+    """The value of a JSON text in UTF-8 without duplicate keys or NaN.
 
-    Raises RefusedFileError E0808 for anything else.
+    `Infinity` is no JSON either, but transformers 4 wrote it (the time step limit of Mamba 2). Raises
+    RefusedFileError E0808 for anything else.
     """
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_distinct, parse_constant=_no_constant)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_distinct, parse_constant=_constant)
     except UnicodeDecodeError:
         what = "it is not UTF-8"
     except RecursionError:
@@ -157,9 +158,11 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return result
 
 
-def _no_constant(text: str) -> object:
-    msg = f"{text} is not JSON"
-    raise ValueError(msg)
+def _constant(text: str) -> float:
+    if text == "NaN":
+        msg = f"{text} is not JSON"
+        raise ValueError(msg)
+    return float(text)
 
 
 def safe_name(name: str) -> bool:
