@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -112,24 +113,36 @@ def _run(
     started: list[threading.Thread] = []
     try:
         for worker in workers:
+            started.append(worker)  # before it runs: a signal may come in the middle of its start
             try:
                 worker.start()
             except RuntimeError as error:  # the system gives no more threads: fewer do as well
+                started.pop()
                 if not started:
                     raise _no_memory("the system lets this process start no thread") from error
                 break
-            started.append(worker)
         for worker in started:
             while worker.is_alive():
                 worker.join(timeout=0.2)
     finally:
         stop.set()
         for worker in started:
-            worker.join()
+            _join(worker)
         torch.set_num_threads(before)
     if errors:
         raise errors[0]
     assert next(position, None) is None, "a block was left out"
+
+
+def _join(worker: threading.Thread) -> None:
+    """Wait for a thread that was started, or whose start a signal interrupted: none may outlive the loop."""
+    for _ in range(400):
+        try:
+            worker.join()
+        except RuntimeError:  # it is not running yet
+            time.sleep(0.005)
+        else:
+            return
 
 
 class _StopReadingError(Exception):
