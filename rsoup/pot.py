@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -87,6 +88,7 @@ def _run(
     lock = threading.Lock()
     stop = threading.Event()
     errors: list[BaseException] = []
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def loop() -> None:
         try:
@@ -107,6 +109,8 @@ def _run(
         except BaseException as error:
             errors.append(error)
             stop.set()
+        finally:
+            ended.put(None)
 
     before = torch.get_num_threads()
     workers = [threading.Thread(target=loop, name=f"rsoup-{i}", daemon=True) for i in range(count)]
@@ -121,9 +125,8 @@ def _run(
                 if not started:
                     raise _no_memory("the system lets this process start no thread") from error
                 break
-        for worker in started:
-            while worker.is_alive():
-                worker.join(timeout=0.2)
+        for _ in started:
+            ended.get()  # not join: a signal in the middle of it makes Python take a live thread for a dead one
     finally:
         stop.set()
         for worker in started:

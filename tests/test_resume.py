@@ -279,7 +279,7 @@ def test_a_slow_disk_does_not_keep_one_waiting(field: Field) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
 
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert time.monotonic() - begun < 3.0  # 16 reads of a block would take 8 s
     assert b"the same command" in err
 
