@@ -18,8 +18,7 @@ def products(rows: torch.Tensor) -> list[float]:
     """⟨rᵢ, rⱼ⟩ for i ≤ j of `rows` (k, n) float64 → k(k+1)/2 floats, row by row of the upper triangle."""
     import torch
 
-    matrix = torch.mm(rows, rows.T).tolist()
-    return [matrix[i][j] for i in range(len(matrix)) for j in range(i, len(matrix))]
+    return [value for i in range(len(rows)) for value in torch.mv(rows[i:], rows[i]).tolist()]
 
 
 def finite_products(rows: torch.Tensor) -> list[float]:
