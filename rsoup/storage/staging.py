@@ -16,13 +16,10 @@ from types import TracebackType
 
 from rsoup.errors import BusyError, RsoupError, TargetError, show
 from rsoup.storage import journal, parts, plain
-from rsoup.storage.direct import WeightFile
 from rsoup.storage.journal import Journal
 from rsoup.storage.plain import open_plain, write_all
 from rsoup.storage.rename import exchange, exists, rename_new, sync_folder
 from rsoup.storage.target import check_space, check_target, is_single_file, sidecar, target_error
-
-_MANY_FILES = 64  # beyond it, a second descriptor of each would come near what a process may hold
 
 
 class Staging:
@@ -44,7 +41,7 @@ class Staging:
         self.path = os.path.join(self._parent_path, self._part)
         self._plan = plan_sha256
         self._layout = files
-        self._files: dict[str, WeightFile] = {}
+        self._files: dict[str, int] = {}
         self._parent = self._folder = self._replaced = -1
         self._journal: Journal | None = None
         self._made_parents: list[str] = []
@@ -119,14 +116,13 @@ class Staging:
             check_space(self._parent_path, sum(size for _, size in self._layout.values()), self.shown)
         for name, (head, size) in self._layout.items():
             fd = open_plain(name, os.O_RDWR | (0 if self.resumes else os.O_CREAT | os.O_EXCL), self._folder)
-            self._files[name] = WeightFile(fd, past_cache=len(self._layout) <= _MANY_FILES)
+            self._files[name] = fd
             if not self.resumes:
                 plain.reserve(fd, size)
                 write_all(fd, memoryview(head), 0)
-        single = self._files[self._name].fd if self._single else self._folder
+        single = self._files[self._name] if self._single else self._folder
         self._mark = os.fstat(single)
-        descriptors = [file.fd for file in self._files.values()]
-        self._journal = Journal(self._folder, self._plan, descriptors, resumes=self.resumes)
+        self._journal = Journal(self._folder, self._plan, self._files.values(), resumes=self.resumes)
 
     def finished(self) -> Iterator[dict[str, object]]:
         """The records of blocks that an earlier run of this plan has made durable, one at a time."""
@@ -136,7 +132,8 @@ class Staging:
     def write(self, file: str, start: int, data: memoryview) -> None:
         """Put `data` at byte `start` of a weight file. Raises TargetError E0602, E0603 or E0604."""
         try:
-            self._files[file].write(start, data)
+            write_all(self._files[file], data, start)
+            plain.begin_writeback(self._files[file], start, len(data))
         except OSError as error:
             raise target_error(error, self.shown) from error
 
@@ -177,8 +174,8 @@ class Staging:
         self._check_journal().stop()
         self._check_journal()
         try:
-            for file in self._files.values():
-                os.fsync(file.fd)
+            for fd in self._files.values():
+                os.fsync(fd)
             self._close_files()
             for name, data in last.items():
                 self.add_bytes(name, data)
@@ -261,8 +258,8 @@ class Staging:
             self._journal = None
         files, self._files = self._files, {}
         with contextlib.ExitStack() as closing:  # every one of them, whatever a close says
-            for file in files.values():
-                closing.callback(file.close)
+            for fd in files.values():
+                closing.callback(os.close, fd)
 
     def _release(self, *, remove: bool) -> None:
         """Let go of everything; idempotent. `remove` deletes what is under the staging folder's name, if ours."""
