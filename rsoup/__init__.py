@@ -6,26 +6,40 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rsoup.errors import MismatchError as MismatchError
     from rsoup.errors import RsoupError as RsoupError
+    from rsoup.family.checking import CheckResult as CheckResult
+    from rsoup.family.checking import check as check
     from rsoup.library import load_recipe as load_recipe
     from rsoup.library import make_recipe as make_recipe
     from rsoup.merging import MergeResult as MergeResult
     from rsoup.merging import Progress as Progress
     from rsoup.merging import merge as merge
+    from rsoup.proof.differing import DiffResult as DiffResult
+    from rsoup.proof.differing import diff as diff
+    from rsoup.proof.verdict import VerifyResult as VerifyResult
+    from rsoup.proof.verifying import verify as verify
     from rsoup.recipe import Recipe as Recipe
     from rsoup.storage.checkpoint import open_checkpoint as open_checkpoint
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CheckResult": "rsoup.family.checking",
+    "DiffResult": "rsoup.proof.differing",
     "MergeResult": "rsoup.merging",
+    "MismatchError": "rsoup.errors",
     "Progress": "rsoup.merging",
     "Recipe": "rsoup.recipe",
     "RsoupError": "rsoup.errors",
+    "VerifyResult": "rsoup.proof.verdict",
+    "check": "rsoup.family.checking",
+    "diff": "rsoup.proof.differing",
     "load_recipe": "rsoup.library",
     "make_recipe": "rsoup.library",
     "merge": "rsoup.merging",
     "open_checkpoint": "rsoup.storage.checkpoint",
+    "verify": "rsoup.proof.verifying",
 }
 
 __all__ = sorted(["__version__", *_HOMES])  # noqa: PLE0605 - a sorted list is a list

@@ -6,11 +6,11 @@ import hashlib
 import os
 from collections.abc import Iterable
 
+from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.errors import AccessError, show
-from rsoup.examine import MAX_CONFIG_BYTES
 from rsoup.prepare import Prepared
 from rsoup.report import card
-from rsoup.side_files import config_with_dtype, main_dtype
+from rsoup.side_files import soup_config
 from rsoup.storage.files import changed, parse_json
 from rsoup.storage.staging import Staging
 from rsoup.tally import Tally
@@ -28,15 +28,16 @@ def write_beside(
     for name in ready.side_files:
         try:
             chunks: Iterable[bytes] = donor.side_file_chunks(name)
-            if name == "config.json":
-                chunks = [config_with_dtype(b"".join(chunks), main_dtype(plan.header))]
+            if name.rpartition("/")[2] == "config.json":
+                resized = plan.recipe.vocab is not None
+                chunks = [soup_config(name, b"".join(chunks), plan.header, resized=resized)]
             written[name] = _stage(staging, name, chunks)
         except AccessError as error:
             raise changed(error.where or name) from error  # it was there when the merge began
-    if plan.index_file is not None:
-        written[plan.index_file[0]] = _stage(staging, plan.index_file[0], [plan.index_file[1]])
-    text, notes = _card(ready, tally, overwrite=overwrite)
-    written[card.NAME] = _stage(staging, card.NAME, [text])
+    for name, text in plan.index_files:
+        written[name] = _stage(staging, name, [text])
+    prose, notes = _card(ready, tally, overwrite=overwrite)
+    written[card.NAME] = _stage(staging, card.NAME, [prose])
     if code := [name for name in donor.skipped_files if name.endswith(".py")]:
         notes.append(f"code is never copied: {', '.join(show(name) for name in code)}")
     if nested := [name for name in donor.skipped_files if "/" in name]:
@@ -82,6 +83,10 @@ def _card(ready: Prepared, tally: Tally, *, overwrite: bool) -> tuple[bytes, lis
 
 def _library(ready: Prepared) -> str | None:
     """The library whose config.json lies beside the weights: the Hub wants it said."""
+    if "model_index.json" in ready.sources[ready.donor].side_files:
+        return "diffusers"
+    if any(name.endswith(".zip") for name in (f.name for f in ready.sources[ready.donor].files)):
+        return "stable-baselines3"
     data = ready.sources[ready.donor].side_file("config.json", MAX_CONFIG_BYTES)
     config = parse_json(data, "config.json") if data is not None else None
     if not isinstance(config, dict):

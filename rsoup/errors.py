@@ -6,6 +6,7 @@ RsoupError
 ├── TargetError         exit 6    the output: it exists, no space, no memory, a failing disk
 ├── AccessError         exit 7    no permission, nothing there, no network
 ├── RefusedFileError    exit 8    a file that is malformed, hostile, corrupt, or changed while read
+├── MismatchError       exit 9    a soup that is not what its manifest or its recipe says
 └── BusyError           exit 75   somebody else works on it; type the same again later
 """
 
@@ -118,6 +119,16 @@ class RefusedFileError(RsoupError):
     """A file is malformed, hostile or corrupt, or changed while it was read."""
 
     exit_code = 8
+
+
+class MismatchError(RsoupError):
+    """A soup is not what its manifest or its recipe says: the answer of a check, not an accident.
+
+    `result` is all that was found, a VerifyResult.
+    """
+
+    exit_code = 9
+    result: object = None
 
 
 class BusyError(RsoupError):

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from rsoup.names import names_for
 from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe
-from rsoup.request import Request, make, names_for
+from rsoup.request import Request, make
 
 Path = str | os.PathLike[str]
 
@@ -28,6 +29,11 @@ def make_recipe(
     max_shard_size: str | None = None,
     files_from: str | None = None,
     buffers_from: str | None = None,
+    optimizer_from: str | None = None,
+    key: str | None = None,
+    missing: str | None = None,
+    vocab: str | None = None,
+    file_format: str | None = None,
     drop: Sequence[str] = (),
     allow: Sequence[str] = (),
     max_distance: float = MAX_DISTANCE,
@@ -47,7 +53,8 @@ def make_recipe(
         Request(
             asked, mix=mix, uniform=uniform, normalize=normalize, affine=affine, base=None if base is None else os.fspath(base),
             method=method, level=level, scale=scale, variant=variant, dtype=dtype, max_shard_size=max_shard_size,
-            files_from=files_from, buffers_from=buffers_from, drop=drop, allow=allow, max_distance=max_distance, license=license,
+            files_from=files_from, buffers_from=buffers_from, optimizer_from=optimizer_from,
+            key=key, missing=missing, vocab=vocab, file_format=file_format, drop=drop, allow=allow, max_distance=max_distance, license=license,
         )
     )  # fmt: skip
 

@@ -26,13 +26,15 @@ def build(
     tally: Tally,
     headers: Sequence[Header],
     *,
+    finished: Mapping[str, str],
     side_files: Mapping[str, tuple[int, str]],
     files_from: str,
     seconds: float,
 ) -> dict[str, object]:
     """The manifest of a finished soup; equal for equal inputs and recipe, but for its `run` part.
 
-    `side_files` maps a name to (bytes, SHA-256). No path, user or host name gets in: checkpoints are named
+    `finished` are the SHA-256 of weight files that hold more than a header and tensors, `side_files` maps a name
+    to (bytes, SHA-256). No path, user or host name gets in: checkpoints are named
     by the last part of their path.
     """
     recipe = plan.recipe
@@ -42,7 +44,11 @@ def build(
         "schema": SCHEMA,
         "arithmetic": ARITHMETIC,
         "digest": DIGEST,
-        "subject": [{"name": f.name, "size": f.nbytes, "digest": digests[f.name]} for f in plan.files]
+        "subject": [
+            {"name": f.name, "size": f.nbytes}
+            | ({"sha256": finished[f.name]} if f.name in finished else {"digest": digests[f.name]})
+            for f in plan.files
+        ]
         + [{"name": name, "size": size, "sha256": sha} for name, (size, sha) in sorted(side_files.items())],
         "content": tally.content(),
         "tensors": tally.tensor_digests(),

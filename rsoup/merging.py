@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from rsoup import manifest, pot
 from rsoup import plan as plans
@@ -21,6 +22,7 @@ from rsoup.recipe import Recipe
 from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file, sidecar
+from rsoup.storage.zip_write import fill_crcs
 from rsoup.tally import Tally, from_json, to_json
 from rsoup.tensors import Header
 
@@ -81,16 +83,23 @@ def merge(
     target = os.fspath(out)
     with prepared(recipe, target, overwrite=overwrite) as ready:
         plan = ready.plan
-        files = {file.name: (file.head, file.nbytes) for file in plan.files}
+        files = {file.name: (file.pieces, file.nbytes) for file in plan.files}
         identities = [source.identity for source in ready.sources]
         with Staging(target, plan.sha256(identities), files) as staging:
             check_target(target, [], overwrite=overwrite)
+            for source in ready.sources:
+                source.check_sums()
             if METHODS[recipe.method].needs_gram:
-                plan = _with_gram(ready, threads, progress)
+                plan = measured(ready, threads, progress)
             tally = Tally(plan)
             resumed = _cook(plan, ready.sources, staging, tally, threads, progress)
             for source in ready.sources:
                 source.check_unchanged()
+            finished = {
+                file.name: staging.finish(file.name, partial(fill_crcs, crcs=file.crcs))
+                for file in plan.files
+                if file.crcs
+            }
             notes = [*ready.notes, *_after(plan, tally)]
             side: Written = {}
             if not is_single_file(target):
@@ -101,6 +110,7 @@ def merge(
                 plan,
                 tally,
                 [s.header for s in ready.sources],
+                finished=finished,
                 side_files=side,
                 files_from=plan.checkpoints[ready.donor],
                 seconds=seconds,
@@ -124,7 +134,7 @@ def merge(
     )
 
 
-def _with_gram(ready: Prepared, threads: int | None, progress: OnProgress | None) -> Plan:
+def measured(ready: Prepared, threads: int | None, progress: OnProgress | None) -> Plan:
     """The plan with the coefficients of a method that needs the angles between the deltas first."""
     plan = ready.plan
     tally = Tally(plan)
@@ -210,10 +220,8 @@ class _FileSink:
         self._where: dict[str, tuple[str, int, int]] = {}
         header = plan.header
         for file in plan.files:
-            at = len(file.head)
-            for name in file.tensors:
+            for name, at in zip(file.tensors, file.offsets, strict=True):
                 self._where[name] = (file.name, at, header[name].nbytes)
-                at += header[name].nbytes
 
     def write(self, tensor: str, start: int, data: memoryview) -> None:
         """Put `data` at byte `start` of the tensor, in the file where it belongs."""

@@ -10,7 +10,7 @@ from rsoup import layout, methods
 from rsoup.buffers import choose
 from rsoup.errors import UsageError, listing, show
 from rsoup.gram import Gram
-from rsoup.layout import OutputFile
+from rsoup.layout import FileFormat, OutputFile
 from rsoup.methods import METHODS, Term, terms
 from rsoup.recipe import Recipe
 from rsoup.storage.protocols import Source
@@ -66,7 +66,7 @@ class Plan:
     base: int | None
     tensors: tuple[TensorPlan, ...]
     files: tuple[OutputFile, ...]
-    index_file: tuple[str, bytes] | None
+    index_files: tuple[tuple[str, bytes], ...]
     dropped: tuple[str, ...]
     notes: tuple[str, ...]
     block_elements: int = BLOCK_ELEMENTS
@@ -120,17 +120,24 @@ class Plan:
         for part in (ARITHMETIC, self.recipe.sha256(), repr(self.block_elements), *identities):
             digest.update(part.encode() + b"\0")
         for file in self.files:
-            digest.update(file.name.encode("utf-8", "surrogateescape") + b"\0" + file.head)
+            digest.update(file.name.encode("utf-8", "surrogateescape") + b"\0")
+            for _, piece in file.pieces:
+                digest.update(piece)
         return digest.hexdigest()
 
 
 def make(
-    recipe: Recipe, sources: Sequence[Source], base: Source | None, *, single_file: str | None = None
+    recipe: Recipe,
+    sources: Sequence[Source],
+    base: Source | None,
+    *,
+    single_file: str | None = None,
+    file_format: FileFormat = "safetensors",
 ) -> Plan:
     """The plan of `recipe` over open checkpoints: `sources` in the order of the recipe, groups flattened.
 
-    `single_file` is the name of the one output file where the user named a file. The headers must have
-    been compared. Raises UsageError E0209 (a rule or --drop that matches nothing) and IncompatibleError
+    `single_file` is the name of the one output file where the user named a file, `file_format` how weights are
+    stored (safetensors, torch). The headers must have been compared. Raises UsageError E0209 (a rule or --drop that matches nothing) and IncompatibleError
     E0303 (integer buffers that differ).
     """
     groups = _groups(recipe)
@@ -154,13 +161,14 @@ def make(
         plans[name] = TensorPlan(name, spec, (), copy_from=choice.checkpoint, alike=choice.alike)
     notes += _dtype_notes(recipe, plans, everything)
     header = {name: plan.spec for name, plan in plans.items()}
+    named = layout.renamed(reference.files, file_format)
     if single_file is not None:
         placed = layout.one_file(single_file, reference.files, header)
     elif recipe.max_shard_bytes is not None:
-        placed = layout.shards(reference.files, header, recipe.max_shard_bytes)
+        placed = layout.shards(named, header, recipe.max_shard_bytes)
     else:
-        placed = layout.kept(reference.files, header)
-    files = tuple(layout.output_file(file, header, recipe.sha256()) for file in placed)
+        placed = layout.kept(named, header)
+    files = tuple(layout.output_file(file, header, recipe.sha256(), file_format) for file in placed)
     ordered = tuple(plans[name] for file in files for name in file.tensors)
     return Plan(
         recipe=recipe,
@@ -169,7 +177,7 @@ def make(
         base=base_index,
         tensors=ordered,
         files=files,
-        index_file=layout.index_file(files, header) if single_file is None else None,
+        index_files=tuple(layout.index_files(files, header)) if single_file is None else (),
         dropped=tuple(sorted(dropped)),
         notes=tuple(notes),
     )
@@ -199,7 +207,7 @@ def _is_float(spec: TensorSpec) -> bool:
 
 
 def _dropped(recipe: Recipe, sources: Sequence[Source]) -> frozenset[str]:
-    from rsoup.compat import dropped
+    from rsoup.compat.headers import dropped
 
     matches = dropped([source.header for source in sources], recipe.drop)
     if useless := [glob for glob, names in matches.items() if not names]:

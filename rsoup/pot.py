@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from rsoup.errors import TargetError
 from rsoup.kernel import RunRecord, measure_run, mix_run
 from rsoup.plan import Block, Plan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
+from rsoup.workers import StoppedError, alone, default_threads, each, no_memory, torch_threads
 
-MAX_THREADS = 16
 _AHEAD = 8
 
 
@@ -30,13 +26,6 @@ class BlockRecord:
 
 
 OnBlock = Callable[[Block, BlockRecord], None]
-
-
-def default_threads() -> int:
-    """One thread per processor this process may use, at most 16: beyond that the disk is the limit."""
-    return min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MAX_THREADS
-    )
 
 
 def cook(
@@ -81,75 +70,21 @@ def _run(
     on_block: OnBlock,
     threads: int | None,
 ) -> None:
-    import torch
+    def worker(stop: threading.Event) -> Callable[[tuple[int, Block]], BlockRecord]:
+        alone()
+        scratch = _scratch(plan, len(sources))
+        watched = [cast("Source", _Watched(source, stop)) for source in sources]
+
+        def cooked(numbered: tuple[int, Block]) -> BlockRecord:
+            ahead = numbered[0] + _AHEAD * count
+            _prefetch(plan, blocks[ahead : ahead + 1], sources)
+            return work(numbered[1], watched, scratch)
+
+        return cooked
 
     count = max(1, min(threads or default_threads(), len(blocks)))
-    position = iter(enumerate(blocks))
-    lock = threading.Lock()
-    stop = threading.Event()
-    errors: list[BaseException] = []
-    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def loop() -> None:
-        try:
-            torch.set_num_threads(1)
-            scratch = _scratch(plan, len(sources))
-            watched = [cast("Source", _Watched(source, stop)) for source in sources]
-            while not stop.is_set():
-                with lock:
-                    number, block = next(position, (None, None))
-                if block is None or number is None:
-                    return
-                _prefetch(plan, blocks[number + _AHEAD * count : number + _AHEAD * count + 1], sources)
-                record = work(block, watched, scratch)
-                with lock:
-                    on_block(block, record)
-        except _StopReadingError:
-            return
-        except BaseException as error:
-            errors.append(error)
-            stop.set()
-        finally:
-            ended.put(None)
-
-    before = torch.get_num_threads()
-    workers = [threading.Thread(target=loop, name=f"rsoup-{i}", daemon=True) for i in range(count)]
-    started: list[threading.Thread] = []
-    try:
-        for worker in workers:
-            started.append(worker)  # before it runs: a signal may come in the middle of its start
-            try:
-                worker.start()
-            except RuntimeError as error:  # the system gives no more threads: fewer do as well
-                started.pop()
-                if not started:
-                    raise _no_memory("the system lets this process start no thread") from error
-                break
-        for _ in started:
-            ended.get()  # not join: a signal in the middle of it makes Python take a live thread for a dead one
-    finally:
-        stop.set()
-        for worker in started:
-            _join(worker)
-        torch.set_num_threads(before)
-    if errors:
-        raise errors[0]
-    assert next(position, None) is None, "a block was left out"
-
-
-def _join(worker: threading.Thread) -> None:
-    """Wait for a thread that was started, or whose start a signal interrupted: none may outlive the loop."""
-    for _ in range(400):
-        try:
-            worker.join()
-        except RuntimeError:  # it is not running yet
-            time.sleep(0.005)
-        else:
-            return
-
-
-class _StopReadingError(Exception):
-    """Another thread failed, or a signal came."""
+    with torch_threads():
+        each(enumerate(blocks), worker, lambda numbered, record: on_block(numbered[1], record), threads=count)
 
 
 class _Watched:
@@ -162,7 +97,7 @@ class _Watched:
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on, unless all stop."""
         if self._stop.is_set():
-            raise _StopReadingError
+            raise StoppedError
         self._read(tensor, start, buffer)
 
 
@@ -173,12 +108,8 @@ def _scratch(plan: Plan, checkpoints: int) -> Scratch:
         if plan.base is not None:
             scratch.rows()
     except (RuntimeError, MemoryError) as error:  # torch says RuntimeError
-        raise _no_memory("there is not enough memory for a thread's buffers") from error
+        raise no_memory("there is not enough memory for a thread's buffers") from error
     return scratch
-
-
-def _no_memory(message: str) -> TargetError:
-    return TargetError("E0608", message, hint="fewer threads need less: --threads 1")
 
 
 def _prefetch(plan: Plan, blocks: Sequence[Block], sources: Sequence[Source]) -> None:

@@ -8,14 +8,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rsoup import plan as plans
-from rsoup.compat import dropped
-from rsoup.examine import examine
+from rsoup.compat.alignment import aligned
+from rsoup.compat.examine import examine
+from rsoup.compat.headers import dropped
+from rsoup.errors import UsageError
+from rsoup.layout import FileFormat, Sb3
 from rsoup.methods import METHODS
 from rsoup.plan import Plan
 from rsoup.recipe import Recipe
 from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
 from rsoup.storage.protocols import Source
-from rsoup.storage.target import check_target, is_single_file
+from rsoup.storage.target import check_target, is_single_file, single_file_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Prepared:
 
     out: str
     plan: Plan
-    sources: tuple[CheckpointSource, ...]
+    sources: tuple[Source, ...]
     notes: tuple[str, ...]
     donor: int
 
@@ -67,19 +70,67 @@ def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[P
     with ExitStack() as stack:
         opened: list[CheckpointSource] = []
         for name, uri in named:
-            opened.append(open_checkpoint(uri, name=name, variant=recipe.variant, leniency=leniency))
+            opened.append(
+                open_checkpoint(uri, name=name, variant=recipe.variant, key=recipe.key, leniency=leniency)
+            )
             stack.callback(opened[-1].close)
         weights = [
             os.path.join(s.folder, file.name) for s in opened for file in s.files
         ]  # links to elsewhere
         check_target(out, [*(uri for _, uri in named), *weights], overwrite=overwrite)
-        base = opened[-1] if recipe.base is not None else None
-        fine_tuned = opened if base is None else opened[:-1]
-        matches = dropped([source.header for source in opened], recipe.drop)
+        fine_tuned, base, views = seen(recipe, opened)
+        everything = [*fine_tuned, *([base] if base is not None else [])]
+        matches = dropped([source.header for source in everything], recipe.drop)
         drop = frozenset(name for names in matches.values() for name in names)
-        notes = examine(fine_tuned if base is None else [base, *fine_tuned], drop, recipe.allow)
-        plan = plans.make(recipe, fine_tuned, base, single_file=os.path.basename(out) if single else None)
-        yield Prepared(out, plan, tuple(opened), (*notes, *plan.notes), _donor(recipe, plan))
+        measure = fine_tuned if base is None else [base, *fine_tuned]
+        notes = examine(measure, drop, recipe.allow, resized=recipe.vocab is not None)
+        plan = plans.make(
+            recipe,
+            fine_tuned,
+            base,
+            single_file=os.path.basename(out) if single else None,
+            file_format=_file_format(recipe, out, opened),
+        )
+        yield Prepared(out, plan, tuple(everything), (*views, *notes, *plan.notes), _donor(recipe, plan))
+
+
+def seen(recipe: Recipe, opened: Sequence[Source]) -> tuple[list[Source], Source | None, list[str]]:
+    """(ingredients' checkpoints, base, notes): `opened`, the base last, under one set of names and shapes."""
+    base = opened[-1] if recipe.base is not None else None
+    fine_tuned = opened if base is None else opened[:-1]
+    matches = dropped([source.header for source in opened], recipe.drop)
+    drop = frozenset(name for names in matches.values() for name in names)
+    return aligned(fine_tuned, base, drop, missing=recipe.missing, vocab=recipe.vocab)
+
+
+def _file_format(recipe: Recipe, out: str, opened: Sequence[CheckpointSource]) -> FileFormat:
+    """How the weights are stored: by the output's ending, for a folder as the recipe says."""
+    single = single_file_format(out)
+    if single is None:
+        return "torch" if recipe.file_format == "torch" else "safetensors"
+    if any("/" in file.name for source in opened for file in source.files):
+        raise UsageError("E0214", "a pipeline does not fit into one file", hint="-o NAME for a folder")
+    if single != "sb3":
+        return "torch" if single == "torch" else "safetensors"
+    names = [name for name, _ in recipe.checkpoints()]
+    archives = {name: source.archive for name, source in zip([*names, "base"], opened, strict=False)}
+    donor = archives[_checkpoint_of(recipe, recipe.files_from)]
+    optimizers = archives[_checkpoint_of(recipe, recipe.optimizer_from)] if recipe.optimizer_from else None
+    if donor is None or (recipe.optimizer_from and optimizers is None):
+        raise UsageError(
+            "E0214",
+            "a soup can be an archive of Stable-Baselines3 only if its ingredients are",
+            hint="-o NAME.safetensors or NAME.pt, or mix what model.save(...) wrote",
+        )
+    return Sb3(donor, optimizers)
+
+
+def _checkpoint_of(recipe: Recipe, name: str | None) -> str:
+    """The first checkpoint of the ingredient of this name, without a name of the first ingredient."""
+    if name == "base":
+        return name
+    index = recipe.names.index(name) if name is not None else 0
+    return recipe.checkpoints()[sum(len(i.checkpoints) for i in recipe.ingredients[:index])][0]
 
 
 def _donor(recipe: Recipe, plan: Plan) -> int:

@@ -14,6 +14,7 @@ from rsoup import mix as mixes
 from rsoup.errors import show
 
 MAX_DISTANCE: Final = 0.7
+CANONICAL_OPTIONS: Final = ("key", "missing", "vocab", "file_format", "optimizer_from")  # there only if given
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,9 @@ class Recipe:
     `mix` holds the λ that are applied (one exact fraction per ingredient), `typed_mix` the λ as they
     were given where `normalize` changed them. `variant` picks `model.VARIANT.safetensors` and its like in
     every checkpoint. `max_shard_bytes` None keeps the layout of the base's
-    (else the first ingredient's) files, `dtype` None keeps the ingredients' dtypes.
+    (else the first ingredient's) files, `dtype` None keeps the ingredients' dtypes. `key` is the entry of a
+    PyTorch file that holds the weights; `missing` "base" completes partial fine-tunes; `vocab` "truncate" or
+    "pad" makes vocabularies equally long; `file_format` is how a folder's weights are stored, None safetensors.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -79,6 +82,11 @@ class Recipe:
     max_shard_bytes: int | None = None
     files_from: str | None = None
     buffers_from: str | None = None
+    optimizer_from: str | None = None
+    key: str | None = None
+    missing: str | None = None
+    vocab: str | None = None
+    file_format: str | None = None
     drop: tuple[str, ...] = ()
     per_tensor: tuple[Rule, ...] = ()
     allow: tuple[str, ...] = ()
@@ -133,7 +141,9 @@ class Recipe:
         }
         if self.method == "slerp":
             form["level"] = self.level
-        return form
+        return form | {
+            name: value for name in CANONICAL_OPTIONS if (value := getattr(self, name)) is not None
+        }
 
     def sha256(self) -> str:
         """The recipe's hash: SHA-256 of its canonical form as sorted, compact JSON."""

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rsoup import mix as mixes
 from rsoup.errors import UsageError, listing, show
+from rsoup.names import names_for
 from rsoup.recipe import Ingredient
 from rsoup.request import (
     ALLOWANCES,
+    FILE_FORMATS,
     LEVELS,
     MAX_CHECKPOINTS,
     METHOD_NAMES,
+    MISSING,
+    VOCABS,
     Request,
     RuleRequest,
-    names_for,
     parse_size,
 )
 from rsoup.tensors import output_dtype
@@ -35,7 +38,7 @@ Shares = Sequence[str | Fraction]
 KEYS: Final = (
     *("base", "method", "level", "ingredients", "lambda", "normalize", "affine", "scale", "variant"),
     *("dtype", "max_shard_size", "files_from", "buffers_from", "drop", "per_tensor", "allow", "max_distance"),
-    "license",
+    *("license", "optimizer_from", "key", "missing", "vocab", "file_format"),
 )
 INGREDIENT_KEYS: Final = ("checkpoint", "checkpoints", "name", "lambda")
 RULE_KEYS: Final = ("match", "layers", "lambda")
@@ -96,6 +99,11 @@ class Form:
             "variant": str,
             "files_from": str,
             "buffers_from": str,
+            "optimizer_from": str,
+            "key": str,
+            "missing": _one_of("missing", MISSING),
+            "vocab": _one_of("vocab", VOCABS),
+            "file_format": _one_of("file format", FILE_FORMATS),
             "max_distance": _text_for(mixes.parse_number, "inf"),
             "license": str,
         }

@@ -111,6 +111,23 @@ class RecipeFile(BaseModel):
     buffers_from: _Text | _Nothing = Field(
         None, description="Whose integer buffers are taken where they differ: a name, or base."
     )
+    optimizer_from: _Text | _Nothing = Field(
+        None,
+        description="Whose optimiser state a Stable-Baselines3 soup keeps: a name; without it a fresh one.",
+    )
+    key: _Text | _Nothing = Field(
+        None, description="The entry of a PyTorch file that holds the weights: state_dict, model, ema."
+    )
+    missing: Literal["base"] | _Nothing = Field(
+        None, description="Tensors that a partial fine-tune lacks are taken from the base."
+    )
+    vocab: Literal["truncate", "pad"] | _Nothing = Field(
+        None,
+        description="Vocabularies of different length: cut to the shortest, or filled up to the longest.",
+    )
+    file_format: Literal["safetensors", "torch"] | _Nothing = Field(
+        None, description="How a folder's weights are stored: model.safetensors, or pytorch_model.bin."
+    )
     drop: list[_Text] = Field([], description="Globs of tensors to leave out: 'v_head.*'.")
     per_tensor: list[Rule] = Field([], description="Mixes of their own; the first rule that fits counts.")
     allow: list[Literal["config", "tokenizer", "distance", "unindexed", "symlinks"]] = Field(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsoup.errors import UsageError, show
 from rsoup.mix import format_number
-from rsoup.recipe import MAX_DISTANCE, Recipe
+from rsoup.recipe import CANONICAL_OPTIONS, MAX_DISTANCE, Recipe
 from rsoup.recipe_form import Form, spoken
 from rsoup.recipe_nodes import MAX_BYTES, Problems, decode, parse
 from rsoup.request import Request, make
@@ -131,6 +131,7 @@ def _form(recipe: Recipe) -> dict[str, object]:
         "max_shard_size": _size(recipe.max_shard_bytes) if recipe.max_shard_bytes else None,
         "files_from": recipe.files_from,
         "buffers_from": recipe.buffers_from,
+        **{name: getattr(recipe, name) for name in CANONICAL_OPTIONS},
         "drop": list(recipe.drop) or None,
         "per_tensor": [
             {"match": rule.match, "lambda": list(rule.mix)}

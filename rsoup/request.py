@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,9 +16,11 @@ from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe, Rule
 METHOD_NAMES: Final = ("linear", "task_arithmetic", "slerp")
 LEVELS: Final = ("tensor", "global")
 ALLOWANCES: Final = ("config", "tokenizer", "distance", "unindexed", "symlinks")
+MISSING: Final = ("base",)
+VOCABS: Final = ("truncate", "pad")
+FILE_FORMATS: Final = ("safetensors", "torch")
 MAX_CHECKPOINTS: Final = 1000
 MAX_DENOMINATOR_BITS: Final = 2048  # some 600 digits; Python refuses to write integers of more than 4300
-_NAME_PARTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Request:
     max_shard_size: str | None = None
     files_from: str | None = None
     buffers_from: str | None = None
+    optimizer_from: str | None = None
+    key: str | None = None
+    missing: str | None = None
+    vocab: str | None = None
+    file_format: str | None = None
     drop: Sequence[str] = ()
     per_tensor: Sequence[RuleRequest] = ()
     allow: Sequence[str] = ()
@@ -75,7 +81,7 @@ def make(request: Request) -> Recipe:
     scale = _number(request.scale)
     _check_base(request, method, scale, len(ingredients))
     names = [ingredient.name for ingredient in ingredients]
-    for option in ("files_from", "buffers_from"):
+    for option in ("files_from", "buffers_from", "optimizer_from"):
         _known_ingredient(option, getattr(request, option), names, request.base)
     return Recipe(
         ingredients=ingredients,
@@ -91,6 +97,11 @@ def make(request: Request) -> Recipe:
         max_shard_bytes=parse_size(request.max_shard_size),
         files_from=request.files_from,
         buffers_from=request.buffers_from,
+        optimizer_from=request.optimizer_from,
+        key=request.key,
+        missing=_optional("missing", request.missing, MISSING),
+        vocab=_optional("vocab", request.vocab, VOCABS),
+        file_format=_optional("file format", request.file_format, FILE_FORMATS),
         drop=tuple(request.drop),
         per_tensor=tuple(_rule(rule, request, len(ingredients)) for rule in request.per_tensor),
         allow=allow,
@@ -192,6 +203,10 @@ def _one_of(what: str, value: str, choices: Sequence[str]) -> str:
     raise UsageError("E0210", f"there is no {what} '{show(value)}'", hint=_nearest(value, choices))
 
 
+def _optional(what: str, value: str | None, choices: Sequence[str]) -> str | None:
+    return None if value is None else _one_of(what, value, choices)
+
+
 def _nearest(value: str, choices: Sequence[str]) -> str:
     import difflib
 
@@ -216,6 +231,8 @@ def _check_base(request: Request, method: str, scale: Fraction, count: int) -> N
         reason = "--affine gives the base what λ leaves: 1 − Σλ"
     elif scale != 1:
         reason = "--scale stretches the distance from the base"
+    elif request.missing == "base":
+        reason = "--missing base takes from it what a fine-tune lacks"
     if reason is not None and request.base is None:
         raise UsageError(
             "E0207",
@@ -263,35 +280,3 @@ def parse_size(text: str | None) -> int | None:
     if size < 1:
         raise UsageError("E0212", f"'{show(text)}' is not a size", hint="write 5GB, 500MB or keep")
     return size
-
-
-def names_for(paths: Sequence[str]) -> list[str]:
-    """A distinct name for each path: its last part, with more of the path where two are alike.
-
-    `a/checkpoint-9` and `b/checkpoint-9` become `a-checkpoint-9` and `b-checkpoint-9`; a path given
-    twice gets `-2`. The word `base` is never given away.
-    """
-    parts = [
-        [part for part in path.split("/") if part not in ("", ".")][-_NAME_PARTS:] or ["root"]
-        for path in paths
-    ]
-    shortest = ["-".join(part[-1:]) for part in parts]
-    alike = {name for name, count in Counter(shortest).items() if count > 1}
-    for deep in range(1, _NAME_PARTS + 1):
-        names = [
-            ("-".join(part[-deep:]) if short in alike else short).removesuffix(".safetensors")
-            for part, short in zip(parts, shortest, strict=True)
-        ]
-        if len(set(names)) == len(names):
-            break
-    result: list[str] = []
-    taken: set[str] = {"base"}
-    copies = Counter[str]()
-    for name in names:
-        candidate = "base-base" if name == "base" else name
-        while candidate in taken:
-            copies[name] += 1
-            candidate = f"{name}-{copies[name] + 1}"
-        taken.add(candidate)
-        result.append(candidate)
-    return result

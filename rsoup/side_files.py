@@ -1,12 +1,16 @@
-"""config.json must tell the truth about the dtype the soup is stored in."""
+"""config.json must tell the truth about how the soup is stored: its dtype, the length of its vocabulary."""
 
 from __future__ import annotations
 
 import json
+import re
 
 from rsoup.tensors import Header
 
 _KEYS = ("dtype", "torch_dtype")
+_EMBEDDINGS = re.compile(
+    r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in|shared)\.weight$"
+)
 _WRITTEN = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -19,12 +23,45 @@ def main_dtype(header: Header) -> str | None:
     return max(sizes, key=lambda name: sizes[name]) if sizes else None
 
 
-def config_with_dtype(data: bytes, dtype: str | None) -> bytes:
-    """config.json with `dtype`/`torch_dtype` set to `dtype` wherever they name another; else the same bytes."""
+def soup_config(name: str, data: bytes, header: Header, *, resized: bool) -> bytes:
+    """The config.json `name` of a soup with this header; `resized` where its vocabulary was cut or filled up.
+
+    That of a pipeline's component (`unet/config.json`) speaks of the tensors under the component's name.
+    """
+    folder = name.removesuffix("config.json")
+    header = {tensor: spec for tensor, spec in header.items() if tensor.startswith(folder)}
+    return config_with_dtype(data, main_dtype(header), vocabulary_rows(header) if resized else None)
+
+
+def vocabulary_rows(header: Header) -> int | None:
+    """The number of rows of the input embeddings; None where there are none to be known by their name."""
+    found = [spec.shape[0] for name, spec in header.items() if _EMBEDDINGS.search(name) and spec.shape]
+    return found[0] if found else None
+
+
+def config_with_dtype(data: bytes, dtype: str | None, rows: int | None = None) -> bytes:
+    """config.json with `dtype`/`torch_dtype` and, where given, `vocab_size` as they are; the same bytes if they were.
+
+    `rows` is the length of a vocabulary that was cut or filled up.
+    """
     config = json.loads(data.decode("utf-8-sig"))
-    if dtype is None or not isinstance(config, dict) or not _set(config, dtype):
+    if not isinstance(config, dict):
+        return data
+    changed = dtype is not None and _set(config, dtype)
+    if rows is not None:
+        changed |= _set_rows(config, rows)
+    if not changed:
         return data
     return (json.dumps(config, indent=2) + "\n").encode("ascii")
+
+
+def _set_rows(config: dict[str, object], rows: int) -> bool:
+    changed = False
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict) and isinstance(part.get("vocab_size"), int) and part["vocab_size"] != rows:
+            part["vocab_size"] = rows
+            changed = True
+    return changed
 
 
 def _set(config: dict[str, object], dtype: str) -> bool:

@@ -29,7 +29,7 @@ from rsoup.console import Console, ProgressBar, use_colour
 from rsoup.errors import TargetError, UsageError
 from rsoup.merging import Progress
 
-COMMANDS = ["merge", "demo", "schema", "methods", "clean"]
+COMMANDS = ["merge", "check", "verify", "diff", "demo", "schema", "methods", "clean"]
 HEAVY = [
     "torch",
     "numpy",
@@ -755,7 +755,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "folder without a model": (["merge", "one", "text", *OUT, "--uniform"], 8, "text"),
     "text file": (["merge", "one", "words.txt", *OUT, "--uniform"], 8, "words.txt"),
     "cut file": (["merge", "one", "cut.safetensors", *OUT, "--uniform"], 8, "cut.safetensors"),
-    "pickle": (["merge", "one", "pickle", *OUT, "--uniform"], 8, "safetensors"),
+    "pickle": (["merge", "one", "pickle", *OUT, "--uniform"], 8, "pytorch_model.bin"),
     "adapter": (["merge", "one", "adapter", *OUT, "--uniform"], 8, "adapter"),
     "pipe": (["merge", "one", "pipe", *OUT, "--uniform"], 8, "pipe"),
     "loop": (["merge", "one", "loop", *OUT, "--uniform"], 8, "loop"),

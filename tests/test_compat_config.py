@@ -9,7 +9,7 @@ from checkpoints import CONFIG, Family, write_folder
 from refusals import refused, whats
 
 import rsoup as library
-from rsoup.compat_config import compare_configs
+from rsoup.compat.config import compare_configs
 
 SEMANTIC = {
     "rope_theta": (10000.0, 500000.0),

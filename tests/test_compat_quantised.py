@@ -10,7 +10,7 @@ from checkpoints import CONFIG, Family, read_tensors
 from refusals import header, refused, two, whats
 
 import rsoup as library
-from rsoup.compat_quantised import quantised
+from rsoup.compat.quantised import quantised
 from rsoup.tensors import DTYPES, Header, TensorSpec
 
 LAYER = "model.layers.0.mlp.up_proj"

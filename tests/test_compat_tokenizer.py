@@ -11,7 +11,7 @@ from checkpoints import Family, related, write_folder
 from refusals import Tensors, refused, whats
 
 import rsoup as library
-from rsoup.compat_tokenizer import compare_tokenizers, tokenizer_vocabulary
+from rsoup.compat.tokenizer import compare_tokenizers, tokenizer_vocabulary
 
 
 def tokenizer(tokens: list[str], **more: object) -> dict[str, object]:

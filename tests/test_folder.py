@@ -454,7 +454,7 @@ def test_two_files_and_no_index(tmp_path: Path, tensors: Tensors) -> None:
 
     error = refused(path, "E0809", "several weight files and no index: 'a.safetensors' and 'b.safetensors'")
 
-    assert error.hint == "name the one you mean: FOLDER/FILE.safetensors"
+    assert error.hint == "name the one you mean: FOLDER/a.safetensors"
 
 
 @pytest.mark.fault("C9")
@@ -501,11 +501,17 @@ def test_other_weights_beside_are_remarked(folder: Path, tensors: Tensors) -> No
 # What is no checkpoint
 
 FOREIGN: Mapping[str, tuple[list[str], str, str, str]] = {
-    "a pickle": (["pytorch_model.bin"], "E0810", "only pickled weights are here ('pytorch_model.bin')", "save_pretrained"),
-    "an old checkpoint": (["model.ckpt", "x.pth"], "E0810", "only pickled weights", "save_pretrained"),
-    "GGUF": (["model-Q4_K_M.gguf"], "E0810", "a format rsoup does not mix: 'model-Q4_K_M.gguf'", "convert the soup"),
-    "a distributed checkpoint": (["__0_0.distcp"], "E0810", "a format rsoup does not mix", "convert the soup"),
-    "a pipeline": (["model_index.json", "unet/config.json"], "E0810", "a diffusers pipeline", "FOLDER/unet"),
+    "training state": (["optimizer.pt", "rng_state.pth"], "E0810", "only the state of a training run is here", "the folder of the model"),
+    "two of them": (["model.ckpt", "x.pth"], "E0809", "several weight files and no index: 'model.ckpt' and 'x.pth'", "FOLDER/model.ckpt"),
+    "GGUF": (["model-Q4_K_M.gguf"], "E0810", "packed for llama.cpp: 'model-Q4_K_M.gguf'", "convert_hf_to_gguf.py SOUP"),
+    "ONNX": (["model.onnx"], "E0810", "a program of ONNX, not a checkpoint", "optimum-cli export onnx"),
+    "MLX": (["weights.npz"], "E0810", "stored for MLX or Core ML", "mlx_lm.convert"),
+    "Flax": (["flax_model.msgpack"], "E0810", "stored for TensorFlow or Flax", "from_flax"),
+    "a distributed checkpoint": (["__0_0.distcp"], "E0810", "a distributed checkpoint (DCP) of torch", "dcp_to_torch FOLDER model.pt"),
+    "DeepSpeed": (["zero_to_fp32.py", "latest"], "E0810", "a checkpoint of DeepSpeed", "zero_to_fp32.py . OUT"),
+    "FSDP": (["__0_1.bin", "__0_0.bin"], "E0809", "several weight files", "FOLDER/__0_0.bin"),
+    "ranks of verl": (["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"], "E0810", "the ranks of an FSDP run", "verl.model_merger"),
+    "an empty pipeline": (["model_index.json", "unet/config.json"], "E0810", "there are no weights", "model.safetensors"),
     "an adapter": (["adapter_config.json", "adapter_model.safetensors"], "E0812", "averaging its A and B factors would be wrong", "merge_and_unload"),
     "an adapter's pickle": (["adapter_model.bin"], "E0812", "a PEFT adapter", "merge_and_unload"),
     "nothing": (["config.json"], "E0810", "there are no weights in this folder", "model.safetensors"),

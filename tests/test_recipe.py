@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsoup.errors import RsoupError, UsageError
+from rsoup.names import names_for
 from rsoup.recipe import Ingredient, Recipe, Rule, layer_of
-from rsoup.request import MAX_CHECKPOINTS, Request, RuleRequest, make, names_for, parse_size
+from rsoup.request import MAX_CHECKPOINTS, Request, RuleRequest, make, parse_size
 
 A, B, C = (Ingredient(name, (f"runs/{name}",)) for name in "abc")
 HALF = ("0.5", "0.5")

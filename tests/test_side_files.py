@@ -25,7 +25,7 @@ def test_the_main_dtype_takes_the_most_bytes() -> None:
 @pytest.mark.parametrize(
     "text", ['{"dtype": "bfloat16"}', '{ "torch_dtype":"bfloat16",\n"x": 1e-05 }', "[1]", '{"dtype": null}']
 )
-def test_a_true_config_stays_as_it_is(text: str) -> None:
+def test_a_config_with_dtype_stays_as_it_is(text: str) -> None:
     """Where nothing is to be corrected not a byte changes, white space and order included."""
     assert config_with_dtype(text.encode(), "bfloat16") == text.encode()
     assert config_with_dtype(text.encode(), None) == text.encode()

@@ -21,11 +21,19 @@ from rsoup.errors import AccessError, BusyError, RsoupError, TargetError, UsageE
 from rsoup.storage import journal, parts, plain, rename
 from rsoup.storage.rename import exchange, rename_new, sync_folder
 from rsoup.storage.staging import Staging
-from rsoup.storage.target import check_space, check_target, is_single_file, sidecar, size_text, target_error
+from rsoup.storage.target import (
+    check_space,
+    check_target,
+    is_single_file,
+    sidecar,
+    single_file_format,
+    size_text,
+    target_error,
+)
 
 PLAN = "0123456789abcdef" * 4
 OTHER_PLAN = "f" * 64
-FILES = {"model.safetensors": (b"head", 4096)}
+FILES = {"model.safetensors": (((0, b"head"),), 4096)}
 
 
 def staging(out: Path, plan: str = PLAN) -> Staging:
@@ -62,13 +70,33 @@ def test_only_a_name_is_an_output(name: str) -> None:
     assert caught.value.code == "E0213"
 
 
-@pytest.mark.parametrize("name", ["soup.pt", "soup.BIN", "soup.gguf", "soup.zip", "soup.ckpt", "soup.pth"])
+@pytest.mark.parametrize(
+    "name", ["soup.gguf", "soup.ONNX", "soup.h5", "soup.npz", "soup.tar.gz", "soup.msgpack"]
+)
 def test_other_formats_are_not_promised(name: str) -> None:
     """An output named like a format rsoup does not write is refused, not made a folder."""
     with pytest.raises(UsageError) as caught:
         is_single_file(name)
 
     assert caught.value.code == "E0214"
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("soup.safetensors", "safetensors"),
+        ("a/soup.PT", "torch"),
+        ("soup.bin", "torch"),
+        ("soup.ckpt", "torch"),
+        ("soup.pth", "torch"),
+        ("soup.zip", "sb3"),
+        ("soup", None),
+        ("soup.v1", None),
+    ],
+)
+def test_the_ending_says_the_format(name: str, form: str | None) -> None:
+    """An output path means one file of the format its ending names, or a folder."""
+    assert single_file_format(name) == form
 
 
 def test_a_sidecar_lies_beside_its_file() -> None:
@@ -389,7 +417,7 @@ def test_a_result_appears_at_once_and_alone(tmp_path: Path) -> None:
 
 def test_files_have_their_place_from_the_start(tmp_path: Path) -> None:
     """A weight file has its final size, its head and its blocks on the disk before any work is done."""
-    with Staging(str(tmp_path / "soup"), PLAN, {"w": (b"head", 1 << 20)}) as stage:
+    with Staging(str(tmp_path / "soup"), PLAN, {"w": (((0, b"head"),), 1 << 20)}) as stage:
         status = os.stat(os.path.join(stage.path, "w"))
 
         assert status.st_size == 1 << 20
@@ -749,7 +777,7 @@ def test_a_full_disk_is_noticed_at_once(tmp_path: Path) -> None:
         for size in (1 << 20, 60 << 10):
             with (
                 pytest.raises(TargetError) as caught,
-                Staging(str(disk / "new" / "soup"), PLAN, {"w": (b"h", size)}),
+                Staging(str(disk / "new" / "soup"), PLAN, {"w": (((0, b"h"),), size)}),
             ):
                 pass
             assert caught.value.code == "E0602"
@@ -795,7 +823,7 @@ def test_a_file_system_that_cannot_reserve(tmp_path: Path, monkeypatch: pytest.M
 
 def make_file(out: Path, content: bytes, *, overwrite: bool = False) -> None:
     """A finished single-file result and its manifest."""
-    with Staging(str(out), PLAN, {out.name: (b"head", 100)}) as stage:
+    with Staging(str(out), PLAN, {out.name: (((0, b"head"),), 100)}) as stage:
         stage.write(out.name, 4, memoryview(content))
         stage.commit(overwrite=overwrite, last={"rsoup.json": b'{"of": "%s"}' % content})
 
@@ -899,7 +927,7 @@ def test_only_what_is_durable_is_journalled(tmp_path: Path, monkeypatch: pytest.
         pytest.skip("needs /proc")
     monkeypatch.setattr(os, "fdatasync", sync)
     monkeypatch.setattr(os, "write", write)
-    two = {"a.safetensors": (b"h", 10), "b.safetensors": (b"h", 10)}
+    two = {name: (((0, b"h"),), 10) for name in ("a.safetensors", "b.safetensors")}
     with pytest.raises(KeyboardInterrupt), Staging(str(tmp_path / "soup"), PLAN, two) as stage:
         stage.note({"block": 0})
         stage.note({"block": 1})

@@ -150,7 +150,7 @@ class TestStagedFolder(SinkContract):
             plan = ready.plan
         assert len(plan.files) > 1
         stack = ExitStack()
-        files = {file.name: (file.head, file.nbytes) for file in plan.files}
+        files = {file.name: (file.pieces, file.nbytes) for file in plan.files}
         self.staging = stack.enter_context(Staging(str(self.root / "out"), plan.sha256(["one"]), files))
         self.leave = stack.close
         return _FileSink(plan, self.staging)

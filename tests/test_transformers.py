@@ -16,8 +16,8 @@ transformers = pytest.importorskip("transformers")
 from zoo import ZOO, asked, born, nudged, reopened  # noqa: E402 - not without transformers
 
 import rsoup as library  # noqa: E402
-from rsoup.compat_config import compare_configs, flat_config  # noqa: E402
-from rsoup.compat_quantised import bare_fp8, quantised  # noqa: E402
+from rsoup.compat.config import compare_configs, flat_config  # noqa: E402
+from rsoup.compat.quantised import bare_fp8, quantised  # noqa: E402
 from rsoup.errors import IncompatibleError  # noqa: E402
 
 ANSWERING = (

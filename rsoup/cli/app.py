@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 import rsoup
+from rsoup.cli.check_command import check
+from rsoup.cli.options import Debug, Json, Overwrite, Quiet
+from rsoup.cli.proof_commands import diff, verify
 
 app = typer.Typer(
     name="rsoup",
@@ -37,14 +40,6 @@ def _root(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only the result's path, or names.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the output; it stays until the new one is complete.")
-]
 
 
 @app.command()
@@ -130,6 +125,40 @@ def merge(
             help="Whose integer and boolean buffers to take where they differ.",
         ),
     ] = None,
+    optimizer_from: Annotated[
+        str | None,
+        typer.Option(
+            "--optimizer-from",
+            metavar="NAME",
+            help="Whose optimiser state a Stable-Baselines3 soup keeps; default: none, it begins anew.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", help="The entry of a PyTorch file that holds the weights: state_dict, model, ema."
+        ),
+    ] = None,
+    missing: Annotated[
+        str | None,
+        typer.Option("--missing", metavar="base", help="base: what a partial fine-tune lacks is the base's."),
+    ] = None,
+    vocab: Annotated[
+        str | None,
+        typer.Option(
+            "--vocab",
+            metavar="truncate|pad",
+            help="Vocabularies of different length: cut to the shortest, or filled up to the longest from the base.",
+        ),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--file-format",
+            metavar="torch",
+            help="A folder's weights as safetensors, or as pytorch_model.bin (torch). A file: by its ending.",
+        ),
+    ] = None,
     drop: Annotated[
         list[str] | None,
         typer.Option(
@@ -180,7 +209,8 @@ def merge(
     request = command.Arguments(
         checkpoints=checkpoints, mix=lambda_, uniform=uniform, normalize=normalize, affine=affine, scale=scale, base=base,
         method=method, level=level, dtype=dtype, variant=variant, max_shard_size=max_shard_size, files_from=files_from,
-        buffers_from=buffers_from, drop=tuple(drop or ()), allow=tuple(allow or ()), max_distance=max_distance, license=license_,
+        buffers_from=buffers_from, optimizer_from=optimizer_from, key=key, missing=missing, vocab=vocab, file_format=file_format,
+        drop=tuple(drop or ()), allow=tuple(allow or ()), max_distance=max_distance, license=license_,
     )  # fmt: skip
     console = Console(as_json=json_, quiet=quiet)
     recipe = command.recipe_of(request)
@@ -250,3 +280,8 @@ def clean(
     from rsoup.console import Console
 
     command.run(folder, yes=yes, console=Console(as_json=json_, quiet=quiet))
+
+
+app.command()(check)
+app.command()(verify)
+app.command()(diff)

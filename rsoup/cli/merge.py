@@ -10,8 +10,9 @@ from rsoup.cli.stopped import Stopped
 from rsoup.console import Console, ProgressBar, table
 from rsoup.errors import UsageError, listing, show
 from rsoup.mix import format_number
+from rsoup.names import names_for
 from rsoup.recipe import Ingredient, Recipe
-from rsoup.request import Request, make, names_for
+from rsoup.request import Request, make
 from rsoup.storage.parts import is_held, leftovers, resumable
 from rsoup.storage.target import free_bytes, size_text
 
@@ -36,6 +37,11 @@ class Arguments:
     max_shard_size: str = "keep"
     files_from: str | None = None
     buffers_from: str | None = None
+    optimizer_from: str | None = None
+    key: str | None = None
+    missing: str | None = None
+    vocab: str | None = None
+    file_format: str | None = None
     drop: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     max_distance: str = "0.7"
@@ -52,7 +58,9 @@ def recipe_of(arguments: Arguments) -> Recipe:
                 parse_ingredients(paths), mix=None if arguments.mix is None else arguments.mix.split(","), uniform=arguments.uniform,
                 normalize=arguments.normalize, affine=arguments.affine, base=arguments.base, method=arguments.method, level=arguments.level,
                 scale=arguments.scale, variant=arguments.variant, dtype=arguments.dtype, max_shard_size=arguments.max_shard_size,
-                files_from=arguments.files_from, buffers_from=arguments.buffers_from, drop=arguments.drop, allow=arguments.allow,
+                files_from=arguments.files_from, buffers_from=arguments.buffers_from,
+                optimizer_from=arguments.optimizer_from, key=arguments.key, missing=arguments.missing, vocab=arguments.vocab,
+                file_format=arguments.file_format, drop=arguments.drop, allow=arguments.allow,
                 max_distance=arguments.max_distance, license=arguments.license,
             )
         )  # fmt: skip
@@ -187,9 +195,9 @@ def _stale(out: str) -> list[str]:
 
 def show_plan(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, console: Console) -> None:
     """Print what a merge would do: read, mixed, copied, written; bytes, memory and free space."""
-    from rsoup.pot import default_threads
     from rsoup.prepare import prepared
     from rsoup.scratch import scratch_nbytes
+    from rsoup.workers import default_threads
 
     with prepared(recipe, out, overwrite=overwrite) as ready:
         plan, count = ready.plan, threads or default_threads()

@@ -1,4 +1,4 @@
-"""Checkpoints on a disk: one safetensors file, or a folder as `save_pretrained` writes it."""
+"""Checkpoints on a disk: one weight file, or a folder as `save_pretrained` writes it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import os
 import stat
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, listing, show, show_path
-from rsoup.storage.files import OpenFile, open_error, open_regular, read_whole, stays_inside
-from rsoup.storage.folder import CARD, find_weights, list_folder, side_files
-from rsoup.storage.index import check_index
+from rsoup.storage.files import open_error, open_regular, read_whole, stays_inside
+from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
+from rsoup.storage.index import Index, check_index
 from rsoup.storage.protocols import FileLayout
-from rsoup.storage.safetensors_header import Entry, ParsedHeader, header_length, parse_header
-from rsoup.tensors import Header
+from rsoup.storage.sb3 import Sb3Archive
+from rsoup.storage.weight_file import PickledFile, WeightFile, open_weight_file, tied_note
+from rsoup.tensors import Header, TensorSpec
 
 _CHUNK_BYTES = 1 << 20
 
@@ -34,9 +35,17 @@ STRICT = Leniency()
 
 
 def open_checkpoint(
-    uri: str, *, name: str | None = None, variant: str | None = None, leniency: Leniency = STRICT
+    uri: str,
+    *,
+    name: str | None = None,
+    variant: str | None = None,
+    key: str | None = None,
+    leniency: Leniency = STRICT,
 ) -> CheckpointSource:
-    """The checkpoint at `uri` (a .safetensors file or a folder), its headers read and checked, no weights.
+    """The checkpoint at `uri` (a folder or a weight file), everything but the weights read and checked.
+
+    A file is safetensors, what torch.save wrote (`key` is its entry that holds the weights), or an archive of
+    Stable-Baselines3; a folder is a model's, a pipeline's of diffusers, or holds one such file.
 
     Raises AccessError E070x (not there, no permission, no such variant) and RefusedFileError E08xx
     (malformed, hostile, incomplete, not a format rsoup reads).
@@ -56,22 +65,25 @@ def open_checkpoint(
     except (OSError, ValueError) as error:
         raise open_error(error, shown) from error
     if stat.S_ISDIR(status.st_mode):
-        return _open_folder(uri, name or os.path.basename(os.path.abspath(uri)), shown, variant, leniency)
+        return _open_folder(
+            uri, name or os.path.basename(os.path.abspath(uri)), shown, variant, key, leniency
+        )
     file_name = os.path.basename(uri)
-    with _opened([(uri, shown)]) as shards:
-        layout = (FileLayout(file_name, tuple(shards[0].header.entries)),)
-        return CheckpointSource(name or file_name, os.path.dirname(uri) or ".", layout, shards)
+    with _opened([(uri, shown)], key) as opened:
+        return CheckpointSource(name or file_name, os.path.dirname(uri) or ".", [(file_name, "", opened[0])])
 
 
 def _open_folder(
-    folder: str, name: str, shown: str, variant: str | None, leniency: Leniency
+    folder: str, name: str, shown: str, variant: str | None, key: str | None, leniency: Leniency
 ) -> CheckpointSource:
     names = list_folder(folder, shown)
-    weights = find_weights(folder, names, variant, shown)
-    along, skipped = side_files(names, weights)
+    parts = find_parts(folder, names, variant, shown)
+    weights = [f"{part}{file}" for part, found in parts.items() for file in found.names]
+    indices = [f"{part}{found.index_name}" for part, found in parts.items() if found.index_name]
+    along, skipped = side_files(names, {*weights, *indices})
     read_later = [file for file in names if file in along or file == CARD]
     if not leniency.symlinks:
-        for file in (*weights.names, *filter(None, [weights.index_name]), *read_later):
+        for file in (*weights, *indices, *read_later):
             if not stays_inside(folder, file):
                 raise RefusedFileError(
                     "E0813",
@@ -81,65 +93,39 @@ def _open_folder(
                 )
     for file in read_later:  # a broken link or a pipe is found now, not after hours of work
         open_regular(os.path.join(folder, file), f"{shown}/{show(file)}").close()
-    with _opened([(os.path.join(folder, file), f"{shown}/{show(file)}") for file in weights.names]) as shards:
-        layouts = tuple(
-            FileLayout(file, tuple(shard.header.entries))
-            for file, shard in zip(weights.names, shards, strict=True)
-        )
-        notes = [*weights.notes, *_twins("files", (*weights.names, *along))]
-        if weights.index is not None:
-            placed = {tensor: layout.name for layout in layouts for tensor in layout.tensors}
-            nbytes = sum(entry.spec.nbytes for shard in shards for entry in shard.header.entries.values())
-            at = f"{shown}/{show(weights.index_name)}"
-            notes += check_index(weights.index, placed, nbytes, at, unindexed=leniency.unindexed)
-        return CheckpointSource(name, folder, layouts, shards, along, skipped, notes)
+    places = [(os.path.join(folder, file), f"{shown}/{show(file)}") for file in weights]
+    with _opened(places, key) as opened:
+        files = dict(zip(weights, opened, strict=True))
+        notes = [note for found in parts.values() for note in found.notes]
+        notes += _twins("files", (*weights, *along))
+        for part, found in parts.items():
+            if found.index is not None:
+                mine = {file: files[f"{part}{file}"] for file in found.names}
+                at = f"{shown}/{show(part)}{show(found.index_name)}"
+                notes += _check_index(found.index, mine, at, leniency)
+        prefix = {f"{part}{file}": part for part, found in parts.items() for file in found.names}
+        rows = [(file, prefix[file], opened) for file, opened in files.items()]
+        return CheckpointSource(name, folder, rows, along, skipped, notes)
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """An open safetensors file and its checked header."""
-
-    file: OpenFile
-    header: ParsedHeader
+def _check_index(
+    index: Index, files: Mapping[str, WeightFile], at: str, leniency: Leniency
+) -> tuple[str, ...]:
+    placed = {tensor: name for name, file in files.items() for tensor in file.header}
+    nbytes = sum(spec.nbytes for file in files.values() for spec in file.header.values())
+    return check_index(index, placed, nbytes, at, unindexed=leniency.unindexed)
 
 
 @contextmanager
-def _opened(places: Iterable[tuple[str, str]]) -> Iterator[list[Shard]]:
-    """The safetensors files at `places` (path, what to call it); closed again if anything goes wrong."""
+def _opened(places: Iterable[tuple[str, str]], key: str | None) -> Iterator[list[WeightFile]]:
+    """The weight files at `places` (path, what to call it); closed again if anything goes wrong."""
     with ExitStack() as stack:
-        shards = []
+        opened = []
         for path, shown in places:
-            file = open_regular(path, shown)
-            stack.callback(file.close)
-            shards.append(Shard(file, _read_header(file)))
-        yield shards
+            opened.append(open_weight_file(path, shown, key))
+            stack.callback(opened[-1].file.close)
+        yield opened
         stack.pop_all()
-
-
-def _read_header(file: OpenFile) -> ParsedHeader:
-    head = bytearray(min(64, file.size))
-    file.read(0, memoryview(head))
-    text = bytearray(header_length(bytes(head), file.size, file.shown))
-    file.read(8, memoryview(text))
-    parsed = parse_header(bytes(text), file.size, file.shown)
-    _validate_with_library(file)
-    return parsed
-
-
-def _validate_with_library(file: OpenFile) -> None:
-    """What the safetensors library refuses is refused: our own rules only come on top of its."""
-    from safetensors import SafetensorError, safe_open
-
-    path = next(
-        (at for at in (f"/proc/self/fd/{file.fd}", f"/dev/fd/{file.fd}") if os.path.exists(at)), file.path
-    )
-    try:
-        with safe_open(path, framework="numpy", backend="pread"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise RefusedFileError(
-            "E0801", f"the safetensors library refuses it: {show(error)}", where=file.shown
-        ) from None
 
 
 def _twins(kind: str, names: Iterable[str]) -> list[str]:
@@ -162,46 +148,56 @@ class CheckpointSource:
         self,
         name: str,
         folder: str,
-        files: Sequence[FileLayout],
-        shards: Sequence[Shard],
+        files: Sequence[tuple[str, str, WeightFile]],
         along: Sequence[str] = (),
         skipped: Sequence[str] = (),
         notes: Sequence[str] = (),
     ) -> None:
+        """`files` are (relative name, what to put before the names of its tensors, the open file)."""
         self.name = name
         self.folder = folder
-        self.files = tuple(files)
         self.side_files = tuple(along)
         self.skipped_files = tuple(skipped)
-        self._opened = tuple(shard.file for shard in shards)
-        self._where: dict[str, tuple[OpenFile, Entry]] = {}
-        for shard in shards:
-            for tensor, entry in shard.header.entries.items():
+        self._opened = tuple(file for _, _, file in files)
+        self._where: dict[str, tuple[WeightFile, str]] = {}
+        header: dict[str, TensorSpec] = {}
+        layouts = []
+        for file_name, prefix, file in files:
+            for inner, spec in file.header.items():
+                tensor = prefix + inner
                 if tensor in self._where:
                     raise RefusedFileError(
                         "E0811",
                         f"tensor '{show(tensor)}' lies in two shards",
-                        where=f"{self._where[tensor][0].shown} and {shard.file.shown}",
+                        where=f"{self._where[tensor][0].file.shown} and {file.file.shown}",
                     )
-                self._where[tensor] = (shard.file, entry)
-        self.header: Header = {tensor: entry.spec for tensor, (_, entry) in self._where.items()}
-        inside = [note for shard in shards for note in shard.header.notes]
+                self._where[tensor] = (file, inner)
+                header[tensor] = spec
+            layouts.append(FileLayout(file_name, tuple(prefix + inner for inner in file.header)))
+        self.files = tuple(layouts)
+        self.header: Header = header
+        inside = [note for file in self._opened for note in (*file.notes, *tied_note(file))]
+        if len(self._opened) == 1:  # whose note it is, is plain
+            inside = [note.removeprefix(f"{self._opened[0].file.shown}: ") for note in inside]
         self.notes = (*notes, *inside, *_twins("tensors", self.header))
+
+    @property
+    def archive(self) -> Sb3Archive | None:
+        """The archive of Stable-Baselines3 this checkpoint is, if it is one."""
+        found = [file.sb3 for file in self._opened if isinstance(file, PickledFile)]
+        return found[0] if found else None
 
     @property
     def identity(self) -> str:
         """A digest of every weight file's device, inode, size and time of change."""
-        return hashlib.sha256(repr([file.stamp for file in self._opened]).encode()).hexdigest()
+        return hashlib.sha256(repr([file.file.stamp for file in self._opened]).encode()).hexdigest()
 
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on."""
-        file, entry = self._place(tensor)
-        if start < 0 or entry.begin + start + len(buffer) > entry.end:
-            msg = f"bytes {start} to {start + len(buffer)} are not all in {tensor}, which has {entry.spec.nbytes}"
-            raise ValueError(msg)
-        file.read(entry.begin + start, buffer)
+        file, inner = self._place(tensor)
+        file.read(inner, start, buffer)
 
-    def _place(self, tensor: str) -> tuple[OpenFile, Entry]:
+    def _place(self, tensor: str) -> tuple[WeightFile, str]:
         if not self._opened:  # the number of a closed file may by now be another file's
             msg = f"{self.name} is closed"
             raise ValueError(msg)
@@ -209,9 +205,15 @@ class CheckpointSource:
 
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Ask the system to fetch these bytes into its cache meanwhile."""
-        file, entry = self._place(tensor)
-        if hasattr(os, "posix_fadvise"):  # not on macOS
-            os.posix_fadvise(file.fd, entry.begin + start, nbytes, os.POSIX_FADV_WILLNEED)
+        file, inner = self._place(tensor)
+        begin = file.place(inner)
+        if begin is not None and hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(file.file.fd, begin + start, nbytes, os.POSIX_FADV_WILLNEED)
+
+    def check_sums(self) -> None:
+        """Compare the checksums that PyTorch files hold of themselves: one pass over them; E0816 where one is wrong."""
+        for file in self._opened:
+            file.check_sums()
 
     def side_file(self, name: str, limit: int) -> bytes | None:
         """The contents of a side file of at most `limit` bytes; None where there is none."""
@@ -234,10 +236,10 @@ class CheckpointSource:
     def check_unchanged(self) -> None:
         """Raise RefusedFileError E0804 if a weight file is not what it was when it was opened."""
         for file in self._opened:
-            file.check_unchanged()
+            file.file.check_unchanged()
 
     def close(self) -> None:
         """Close every file."""
         opened, self._opened = self._opened, ()
         for file in opened:
-            file.close()
+            file.file.close()

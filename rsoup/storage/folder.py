@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from rsoup.errors import AccessError, RefusedFileError, listing, show
 from rsoup.storage.files import open_error
 from rsoup.storage.index import Index, read_index
+from rsoup.storage.no_weights import PICKLES, SHARD, STEMS, nothing, variant_names, variants_hint
 
 MAX_FILES = 5000
 MAX_DEPTH = 8
-STEMS = ("model", "diffusion_pytorch_model")
-_SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.safetensors$")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_TRAINING = re.compile(
+    r"(?:optimizer|scheduler|scaler|rng_state|training_args|random_states|optimizer_|dataloader).*"
+)
 _OTHER_WEIGHTS = (
-    *_PICKLES,
+    *PICKLES,
     ".safetensors",
     ".h5",
     ".msgpack",
@@ -33,7 +34,6 @@ _OTHER_WEIGHTS = (
 )
 CARD = "README.md"
 _RUN_STATE = ("trainer_state.json", "scheduler.pt", "optimizer.pt", "rsoup.json", "rsoup.tensors.json", CARD)
-_HINT_PICKLE = "load it with from_pretrained and save it with save_pretrained, which writes safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,11 @@ def _list_into(found: list[str], folder: str, prefix: str, shown: str) -> None:
         raise open_error(error, at) from error
 
 
-def side_files(names: Sequence[str], weights: WeightFiles) -> tuple[list[str], list[str]]:
-    """The names that go along with a soup, and those that do not: weights, run state, code, the old card."""
-    own = {*weights.names, weights.index_name}
+def side_files(names: Sequence[str], own: Collection[str]) -> tuple[list[str], list[str]]:
+    """The names that go along with a soup, and those that do not: weights, run state, code, the old card.
+
+    `own` are the checkpoint's weight files and their indices, which are neither.
+    """
     along: list[str] = []
     skipped: list[str] = []
     for name in names:
@@ -95,11 +97,48 @@ def side_files(names: Sequence[str], weights: WeightFiles) -> tuple[list[str], l
     return along, skipped
 
 
-def find_weights(folder: str, names: Sequence[str], variant: str | None, shown: str) -> WeightFiles:
-    """The safetensors files that make up the checkpoint in `folder`, whose files are called `names`.
+def find_parts(folder: str, names: Sequence[str], variant: str | None, shown: str) -> dict[str, WeightFiles]:
+    """Prefix → weight files: one part with the prefix '' for a model, one per component (`unet/`) for a pipeline.
 
-    `variant` picks `model.VARIANT.safetensors` and its like. Raises RefusedFileError: E0809 two models in
-    one folder, E0810 no weights rsoup reads, E0811 a bad index; AccessError E0703 no such variant.
+    A pipeline of diffusers has a `model_index.json`; its components are the subfolders with weights in them.
+    A variant that a component does not have is not asked of it, as long as one has it. Raises as `find_weights`.
+    """
+    if "model_index.json" not in names or any("/" not in name and is_weights(name) for name in names):
+        return {"": find_weights(folder, names, variant, shown)}
+    found: dict[str, WeightFiles] = {}
+    lacking = 0
+    for part in dict.fromkeys(name.partition("/")[0] for name in names if name.count("/") == 1):
+        inner = [name.partition("/")[2] for name in names if name.startswith(f"{part}/")]
+        if not any("/" not in name and is_weights(name) for name in inner):
+            continue
+        path, at = os.path.join(folder, part), f"{shown}/{show(part)}"
+        try:
+            found[f"{part}/"] = find_weights(path, inner, variant, at)
+        except AccessError:
+            if variant is None:
+                raise
+            lacking += 1
+            found[f"{part}/"] = find_weights(path, inner, None, at)
+    if not found:
+        raise nothing([], [], shown)
+    if lacking == len(found):
+        raise AccessError(
+            "E0703", f"there is no variant '{show(variant)}'", where=shown, hint="leave out --variant"
+        )
+    return found
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds the weights of a model, in a format rsoup reads."""
+    return name.endswith((".safetensors", *PICKLES)) and not _TRAINING.fullmatch(name)
+
+
+def find_weights(folder: str, names: Sequence[str], variant: str | None, shown: str) -> WeightFiles:
+    """The files that make up the checkpoint in `folder`, whose files are called `names`.
+
+    safetensors where there are any, else what torch.save wrote. `variant` picks `model.VARIANT.safetensors` and
+    its like. Raises RefusedFileError: E0809 two models in one folder, E0810 no weights rsoup reads, E0811 a bad
+    index; AccessError E0703 no such variant.
     """
     top = [name for name in names if "/" not in name]
     if "adapter_config.json" in top or any(name.startswith("adapter_model") for name in top):
@@ -109,39 +148,51 @@ def find_weights(folder: str, names: Sequence[str], variant: str | None, shown: 
             where=shown,
             hint="merge it into its base first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(...)",
         )
-    weights = [name for name in top if name.endswith(".safetensors") and not name.startswith("consolidated")]
-    for stem in STEMS:
-        found = _find_stem(folder, stem, top, weights, variant, shown)
+    weights = [name for name in top if is_weights(name) and not name.startswith("consolidated")]
+    for stem, ending in STEMS:
+        found = _find_stem(folder, stem, ending, top, weights, variant, shown)
         if found is not None:
             return found
     if variant is not None:
         raise AccessError(
-            "E0703", f"there is no variant '{show(variant)}'", where=shown, hint=_variants_hint(top)
+            "E0703", f"there is no variant '{show(variant)}'", where=shown, hint=variants_hint(top)
         )
-    if len(weights) == 1 and not _SHARD.match(weights[0]):
-        return WeightFiles((weights[0],), notes=_companions(top, weights, weights[0]))
-    raise _nothing(top, weights, shown)
+    for endings in ((".safetensors",), PICKLES):
+        fitting = [name for name in weights if name.endswith(endings)]
+        if len(fitting) == 1 and not SHARD.match(fitting[0]):
+            return WeightFiles((fitting[0],), notes=_companions(top, fitting, fitting[0]))
+        if fitting:
+            break
+    raise nothing(top, weights, shown)
 
 
 def _find_stem(
-    folder: str, stem: str, top: Sequence[str], weights: Sequence[str], variant: str | None, shown: str
+    folder: str,
+    stem: str,
+    ending: str,
+    top: Sequence[str],
+    weights: Sequence[str],
+    variant: str | None,
+    shown: str,
 ) -> WeightFiles | None:
     wanted = f".{variant}" if variant else ""
-    single, index = f"{stem}{wanted}.safetensors", f"{stem}.safetensors.index{wanted}.json"
+    single, index = f"{stem}{wanted}.{ending}", f"{stem}.{ending}.index{wanted}.json"
     if single not in weights and index not in top:
-        only = _only_variant(stem, top) if variant is None else None
-        found = None if only is None else _find_stem(folder, stem, top, weights, only, shown)
+        only = _only_variant(stem, ending, top) if variant is None else None
+        found = None if only is None else _find_stem(folder, stem, ending, top, weights, only, shown)
         if found is None:
             return None
         return replace(found, notes=(*found.notes, f"only the variant '{show(only)}' is there; it is used"))
     shards = [
-        name for name in weights if (match := _SHARD.match(name)) and match["stem"] == f"{stem}{wanted}"
+        name
+        for name in weights
+        if (match := SHARD.match(name)) and match["stem"] == f"{stem}{wanted}" and match["ending"] == ending
     ]
     if index not in top:
         if shards:
             raise _two_models(single, shards, shown)
         return WeightFiles((single,), notes=_companions(top, [single], single))
-    read = read_index(os.path.join(folder, index), f"{shown}/{show(index)}")
+    read = read_index(os.path.join(folder, index), f"{shown}/{show(index)}", f".{ending}")
     listed = tuple(sorted(set(read.weight_map.values())))
     if single in weights and single not in listed:
         raise _two_models(single, list(listed), shown)
@@ -166,31 +217,19 @@ def _two_models(one: str, others: Sequence[str], shown: str) -> RefusedFileError
     )
 
 
-def _variant_names(stem: str, top: Sequence[str]) -> list[str]:
-    names = set()
-    for name in top:
-        single = re.fullmatch(re.escape(stem) + r"\.([A-Za-z0-9_]+)\.safetensors", name)
-        index = re.fullmatch(re.escape(stem) + r"\.safetensors\.index\.([A-Za-z0-9_]+)\.json", name)
-        if match := single or index:
-            names.add(match[1])
-    return sorted(names)
-
-
-def _only_variant(stem: str, top: Sequence[str]) -> str | None:
-    names = _variant_names(stem, top)
+def _only_variant(stem: str, ending: str, top: Sequence[str]) -> str | None:
+    names = variant_names(stem, ending, top)
     return names[0] if len(names) == 1 else None
-
-
-def _variants_hint(top: Sequence[str]) -> str:
-    names = sorted({name for stem in STEMS for name in _variant_names(stem, top)})
-    return f"there are: {', '.join(map(show, names))}" if names else "leave out --variant"
 
 
 def _companions(top: Sequence[str], files: Sequence[str], used: str) -> tuple[str, ...]:
     """Notes on weights beside the `files` that are read, which one calls `used`."""
     notes = []
     others = [name for name in top if name.endswith(".safetensors") and name not in files]
-    if pickles := [name for name in top if name.endswith(_PICKLES) and "pytorch_model" in name]:
+    pickles = [
+        name for name in top if name.endswith(PICKLES) and "pytorch_model" in name and name not in files
+    ]
+    if pickles:
         notes.append(f"{show(used)} is read; {listing(pickles, 2)} beside it is left alone")
     consolidated = [name for name in others if name.startswith("consolidated")]
     if consolidated:
@@ -198,64 +237,3 @@ def _companions(top: Sequence[str], files: Sequence[str], used: str) -> tuple[st
     if unused := [name for name in others if name not in consolidated]:
         notes.append(f"{show(used)} is read; {listing(unused, 2)} beside it is left alone")
     return tuple(notes)
-
-
-def _nothing(top: Sequence[str], weights: Sequence[str], shown: str) -> RefusedFileError | AccessError:
-    for stem in STEMS:
-        if variants := _variant_names(stem, top):
-            return AccessError(
-                "E0703",
-                f"there are only variants: {listing(variants)}",
-                where=shown,
-                hint=f"choose one: --variant {show(variants[0])}",
-            )
-    if shards := [name for name in weights if _SHARD.match(name)]:
-        return RefusedFileError(
-            "E0811",
-            f"there are shards ({listing(shards, 2)}) but no index.json that says what is in them",
-            where=shown,
-            hint="an incomplete download? fetch the index too",
-        )
-    if len(weights) > 1:
-        return RefusedFileError(
-            "E0809",
-            f"several weight files and no index: {listing(list(weights))}",
-            where=shown,
-            hint="name the one you mean: FOLDER/FILE.safetensors",
-        )
-    if consolidated := [
-        name for name in top if name.startswith("consolidated") and name.endswith(".safetensors")
-    ]:
-        return RefusedFileError(
-            "E0810",
-            f"only {listing(consolidated, 2)} is here, which transformers does not load from a folder",
-            where=shown,
-            hint=f"name the file itself: FOLDER/{show(consolidated[0])}",
-        )
-    if "model_index.json" in top:
-        return RefusedFileError(
-            "E0810",
-            "this is a diffusers pipeline",
-            where=shown,
-            hint="name one of its components: FOLDER/unet or FOLDER/transformer",
-        )
-    if pickles := [name for name in top if name.endswith(_PICKLES)]:
-        return RefusedFileError(
-            "E0810",
-            f"only pickled weights are here ({listing(pickles, 2)}); rsoup reads safetensors",
-            where=shown,
-            hint=_HINT_PICKLE,
-        )
-    if packed := [name for name in top if name.endswith((".gguf", ".onnx", ".h5", ".msgpack", ".distcp"))]:
-        return RefusedFileError(
-            "E0810",
-            f"the weights are in a format rsoup does not mix: {listing(packed, 2)}",
-            where=shown,
-            hint="mix the original safetensors checkpoints, then convert the soup",
-        )
-    return RefusedFileError(
-        "E0810",
-        "there are no weights in this folder",
-        where=shown,
-        hint="a checkpoint folder holds model.safetensors, or shards and their index",
-    )

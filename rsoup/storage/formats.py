@@ -37,3 +37,12 @@ def other_format(head: bytes) -> tuple[str, str] | None:
         if head.startswith(magic):
             return what, hint
     return None
+
+
+def other_than_torch(head: bytes) -> tuple[str, str] | None:
+    """What a file under a PyTorch file's name is by its first 512 bytes, and what to do; None if nothing tells."""
+    if head[8:10] == b'{"':
+        return "a safetensors file under another name", "give it a name that ends in .safetensors"
+    if head[257:].startswith(b"ustar"):
+        return "a tar archive, as the first versions of torch wrote", _SAVE_AGAIN
+    return other_format(head)

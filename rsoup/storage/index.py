@@ -19,8 +19,8 @@ class Index:
     total_size: int | None
 
 
-def read_index(path: str, shown: str) -> Index:
-    """The index at `path`. Raises RefusedFileError E0811 for a name that could lead out of the folder.
+def read_index(path: str, shown: str, ending: str = ".safetensors") -> Index:
+    """The index at `path`, of shards whose names end in `ending`. Raises RefusedFileError E0811 for a name that could lead out of the folder.
 
     E0811, too, for anything else it should not hold; E0805 and E0808 for what is no JSON of decent size.
     """
@@ -35,7 +35,7 @@ def read_index(path: str, shown: str) -> Index:
         if name in trusted:
             continue
         trusted.add(name)
-        if not safe_name(name) or not name.endswith(".safetensors"):
+        if not safe_name(name) or not name.endswith(ending):
             raise _refuse(
                 f"the index places tensor '{show(tensor)}' in '{show(name)}', which is not a shard beside it",
                 shown,

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 
+from rsoup.errors import BusyError, TargetError, show
 from rsoup.storage import journal
 
 _NAME = re.compile(r"(?P<out>.+)\.rsoup-[0-9a-f]{12}\.part", re.DOTALL)
@@ -121,3 +122,23 @@ def resumable(out: str) -> str | None:
         finally:
             os.close(fd)
     return None
+
+
+def busy(shown: str) -> BusyError:
+    """The error of a run that finds another one at work on its output."""
+    return BusyError(
+        "E7501",
+        "another run is making this output",
+        where=shown,
+        hint="wait for it to end, or choose another -o",
+    )
+
+
+def foreign(part: str) -> TargetError:
+    """The error for a staging folder of this name that another user made."""
+    return TargetError(
+        "E0607",
+        "somebody else's folder lies where the soup would be staged",
+        where=show(part),
+        hint="choose another -o, in a folder only you can write to",
+    )

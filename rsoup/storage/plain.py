@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import stat
 
+_CHUNK_BYTES = 1 << 20
 _WRITEBACK_BYTES = 1 << 17  # smaller pieces are better left to be written together
 
 
@@ -62,6 +64,15 @@ def is_as_left(folder: int, name: str, head: bytes, size: int) -> bool:
         return os.fstat(fd).st_size == size and os.pread(fd, len(head), 0) == head
     finally:
         os.close(fd)
+
+
+def sha256(fd: int) -> str:
+    """The SHA-256 of all bytes of a file, hexadecimal."""
+    digest, at = hashlib.sha256(), 0
+    while data := os.pread(fd, _CHUNK_BYTES, at):
+        digest.update(data)
+        at += len(data)
+    return digest.hexdigest()
 
 
 def remove(path: str) -> None:

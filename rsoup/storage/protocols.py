@@ -68,6 +68,9 @@ class Source(Protocol):
     def side_file_chunks(self, name: str) -> Iterator[bytes]:
         """The contents of a side file of any size, piece by piece."""
 
+    def check_sums(self) -> None:
+        """Compare the checksums the files hold of themselves, if they do; RefusedFileError E0816 where one is wrong."""
+
     def check_unchanged(self) -> None:
         """Raise RefusedFileError E0804 if a weight file is not what it was when it was opened."""
 

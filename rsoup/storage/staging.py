@@ -11,15 +11,18 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 
-from rsoup.errors import BusyError, RsoupError, TargetError, show
+from rsoup.errors import BusyError, show
 from rsoup.storage import journal, parts, plain
 from rsoup.storage.journal import Journal
 from rsoup.storage.plain import open_plain, write_all
 from rsoup.storage.rename import exchange, exists, rename_new, sync_folder
 from rsoup.storage.target import check_space, check_target, is_single_file, sidecar, target_error
+
+Pieces = Sequence[tuple[int, bytes]]
+"""What is known of a file before its tensors are: bytes, and where they lie; the first ones first."""
 
 
 class Staging:
@@ -30,8 +33,8 @@ class Staging:
     opened at the start: a parent that is moved or deleted meanwhile is not made again.
     """
 
-    def __init__(self, out: str, plan_sha256: str, files: Mapping[str, tuple[bytes, int]]) -> None:
-        """`files` maps names to (first bytes, size in bytes); nothing is touched before `__enter__`."""
+    def __init__(self, out: str, plan_sha256: str, files: Mapping[str, tuple[Pieces, int]]) -> None:
+        """`files` maps names to (what is known of their bytes, size); nothing is touched before `__enter__`."""
         self.out = out.rstrip("/")
         self.shown = show(out)
         self._single = is_single_file(out)
@@ -86,17 +89,17 @@ class Staging:
             try:
                 folder = parts.open_folder(self._part, self._parent)
             except FileNotFoundError:
-                raise _busy(self.shown) from None  # it has just become the result of another run
+                raise parts.busy(self.shown) from None  # it has just become the result of another run
             try:
                 if not made and os.fstat(folder).st_uid != os.geteuid():
-                    raise _foreign(self._part)
+                    raise parts.foreign(self._part)
                 others = [name for name in parts.leftovers(self._parent, self._name) if name != self._part]
                 if (
                     not parts.lock(folder)
                     or not parts.is_same(self._part, folder, self._parent)
                     or any(parts.is_held(other, self._parent) for other in others)
                 ):
-                    raise _busy(self.shown)
+                    raise parts.busy(self.shown)
             except BaseException:
                 os.close(folder)
                 if made:
@@ -107,19 +110,22 @@ class Staging:
 
     def _open_files(self) -> None:
         self.resumes = journal.belongs(self._folder, self._plan) and all(
-            plain.is_as_left(self._folder, name, head, size) for name, (head, size) in self._layout.items()
+            plain.is_as_left(self._folder, name, pieces[0][1], size)
+            for name, (pieces, size) in self._layout.items()
         )
-        kept = {journal.NAME, *self._layout} if self.resumes else set()
+        kept = {journal.NAME, *(name.partition("/")[0] for name in self._layout)} if self.resumes else set()
         for name in set(os.listdir(self._folder)) - kept:
             plain.remove(os.path.join(self.path, name))
         if not self.resumes:
             check_space(self._parent_path, sum(size for _, size in self._layout.values()), self.shown)
-        for name, (head, size) in self._layout.items():
+        for name, (pieces, size) in self._layout.items():
+            plain.make_folders(name, self._folder)
             fd = open_plain(name, os.O_RDWR | (0 if self.resumes else os.O_CREAT | os.O_EXCL), self._folder)
             self._files[name] = fd
             if not self.resumes:
                 plain.reserve(fd, size)
-                write_all(fd, memoryview(head), 0)
+                for start, piece in pieces:
+                    write_all(fd, memoryview(piece), start)
         single = self._files[self._name] if self._single else self._folder
         self._mark = os.fstat(single)
         self._journal = Journal(self._folder, self._plan, self._files.values(), resumes=self.resumes)
@@ -146,6 +152,14 @@ class Staging:
         if self._journal.error is not None:
             raise target_error(self._journal.error, self.shown) from self._journal.error
         return self._journal
+
+    def finish(self, name: str, finish: Callable[[int], object]) -> str:
+        """Let `finish` complete a weight file whose tensors are all there (it gets a descriptor); its SHA-256 then."""
+        try:
+            finish(self._files[name])
+            return plain.sha256(self._files[name])
+        except OSError as error:
+            raise target_error(error, self.shown) from error
 
     def add_file(self, name: str, write: Callable[[int], object]) -> None:
         """Make a side file: `write` gets a file descriptor; the file is durable afterwards."""
@@ -276,21 +290,3 @@ class Staging:
             for folder in reversed(self._made_parents):
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
-
-
-def _busy(shown: str) -> BusyError:
-    return BusyError(
-        "E7501",
-        "another run is making this output",
-        where=shown,
-        hint="wait for it to end, or choose another -o",
-    )
-
-
-def _foreign(part: str) -> RsoupError:
-    return TargetError(
-        "E0607",
-        "somebody else's folder lies where the soup would be staged",
-        where=show(part),
-        hint="choose another -o, in a folder only you can write to",
-    )

@@ -10,20 +10,35 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rsoup.errors import AccessError, RsoupError, TargetError, UsageError, listing, show
 
-SINGLE_FILE = (".safetensors",)
-_LATER = (".pt", ".pth", ".bin", ".ckpt", ".zip", ".gguf")
+_FORMATS = {
+    ".safetensors": "safetensors",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".bin": "torch",
+    ".ckpt": "torch",
+    ".zip": "sb3",
+}
+_NEVER = (".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".tar", ".gz")
+
+
+def single_file_format(out: str) -> str | None:
+    """The format of the one file this output path means (`safetensors`, `torch`, `sb3`); None for a folder.
+
+    Raises UsageError E0214 for an ending of a format rsoup does not write.
+    """
+    lowered = out.lower()
+    if lowered.endswith(_NEVER):
+        raise UsageError(
+            "E0214",
+            f"rsoup does not write '{show(os.path.splitext(out)[1])}'",
+            hint="-o NAME for a folder, -o NAME.safetensors or NAME.pt for one file; then convert it",
+        )
+    return next((name for ending, name in _FORMATS.items() if lowered.endswith(ending)), None)
 
 
 def is_single_file(out: str) -> bool:
-    """Whether this output path means one file rather than a folder; UsageError E0214 for other formats."""
-    lowered = out.lower()
-    if lowered.endswith(_LATER):
-        raise UsageError(
-            "E0214",
-            f"rsoup writes safetensors, not '{show(os.path.splitext(out)[1])}'",
-            hint="-o NAME for a folder, -o NAME.safetensors for one file",
-        )
-    return lowered.endswith(SINGLE_FILE)
+    """Whether this output path means one file rather than a folder."""
+    return single_file_format(out) is not None
 
 
 def sidecar(out: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rsoup.compat import Mismatch
+from rsoup.compat.headers import Mismatch
 from rsoup.errors import listing, show
 
 _STEPS = ("normalizer", "pre_tokenizer", "post_processor")

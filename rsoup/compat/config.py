@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from rsoup.compat import Mismatch
+from rsoup.compat.headers import Mismatch
 from rsoup.errors import show
 
 _COSMETIC = frozenset(
@@ -95,7 +95,9 @@ def _rope(value: Mapping[str, object]) -> object:
     return _OFF if kind == "default" and not rest else {"rope_type": kind, **rest}
 
 
-def compare_configs(configs: Mapping[str, Mapping[str, object] | None]) -> tuple[list[Mismatch], list[str]]:
+def compare_configs(
+    configs: Mapping[str, Mapping[str, object] | None], ignored: frozenset[str] = frozenset()
+) -> tuple[list[Mismatch], list[str]]:
     """(mismatches, notes) between the config.json of checkpoints (name → parsed, None where there is none).
 
     Keys that change what the weights mean are mismatches, the others notes; cosmetic keys are neither. A
@@ -115,7 +117,7 @@ def compare_configs(configs: Mapping[str, Mapping[str, object] | None]) -> tuple
         one, other = present[first], present[name]
         for key in dict.fromkeys([*one, *other]):
             leaf = key.rpartition(".")[2]
-            if leaf in _COSMETIC or _TRAINING.match(leaf) or _same(one.get(key), other.get(key)):
+            if leaf in _COSMETIC | ignored or _TRAINING.match(leaf) or _same(one.get(key), other.get(key)):
                 continue
             if key in one and key in other:
                 says = f"{show(key)} is {show(one[key])} in '{show(first)}' and {show(other[key])} in '{show(name)}'"

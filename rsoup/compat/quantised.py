@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from rsoup.compat import Mismatch
+from rsoup.compat.headers import Mismatch
 from rsoup.errors import listing, show
 from rsoup.tensors import Header, TensorSpec
 

@@ -85,6 +85,22 @@ def averaged_copies(header: Header) -> list[str]:
     ]
 
 
+def own_heads(header: Header, *, with_base: bool) -> list[str]:
+    """A note on heads that every fine-tuning makes anew, if there are any: value heads; without a base, scores too."""
+    heads = {
+        name: found["head"]
+        for name in header
+        if (found := _HEAD.match(name)) and (_OWN_HEAD if with_base else _OWN_HEAD_OR_SCORE).match(name)
+    }
+    if not heads:
+        return []
+    drops = " ".join(f"--drop '{show(head)}.*'" for head in dict.fromkeys(heads.values()))
+    return [
+        f"{listing(list(heads), 2)}: heads that a fine-tuning makes anew are averaged like all tensors, which is sound "
+        f"only if they began the same in all checkpoints; without them: {drops}"
+    ]
+
+
 def _missing(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
     groups: dict[tuple[str, ...], list[str]] = {}
     for tensor in dict.fromkeys(tensor for header in checkpoints.values() for tensor in header):
@@ -109,6 +125,8 @@ def _count(tensors: Sequence[str]) -> str:
 _HEAD = re.compile(
     r"^(?P<head>(?:.*\.)?(?:v_head|score|value_head|reward_head|classifier|regression_head))\."
 )
+_OWN_HEAD = re.compile(r"^(?:.*\.)?(?:v_head|value_head|reward_head)\.")
+_OWN_HEAD_OR_SCORE = re.compile(r"^(?:.*\.)?(?:v_head|value_head|reward_head|score)\.")
 _ONE_EXPERT, _FUSED_EXPERTS = re.compile(r"experts\.[0-9]+\."), re.compile(r"experts\.[a-z_]+$")
 
 
@@ -205,7 +223,7 @@ def _unlike(checkpoints: Mapping[str, Header]) -> list[Mismatch]:
     return result
 
 
-_VOCABULARY = re.compile(
+VOCABULARY = re.compile(
     r"(?:^|\.)(?:embed_tokens|embed_tokens_per_layer|wte|word_embeddings|tok_embeddings|lm_head|embed_in|embed_out|shared|"
     r"embeddings|output|predictions\.decoder|predictions|decoder|generator_lm_head|final_logits)(?:\.weight|\.bias|_bias)$"
 )
@@ -216,12 +234,12 @@ def _why_shape(tensors: Sequence[str], one: Header, other: Header, first: str, s
         return "transposed in one of them (Conv1D and Linear)?"
     rows = {(one[tensor].shape[:1], other[tensor].shape[:1]) for tensor in tensors}
     alike = all(one[tensor].shape[1:] == other[tensor].shape[1:] for tensor in tensors)
-    if alike and len(rows) == 1 and all(map(_VOCABULARY.search, tensors)):
+    if alike and len(rows) == 1 and all(map(VOCABULARY.search, tensors)):
         ((a,), (b,)) = next(iter(rows))
         larger = first if a > b else second
         return (
             f"a resized or padded vocabulary: rows {min(a, b)} to {max(a, b) - 1} exist only in '{show(larger)}'; "
-            "resize both to the same size with resize_token_embeddings"
+            "--vocab truncate cuts them off, --vocab pad fills up the others, resize_token_embeddings does it by hand"
         )
     if all(_HEAD.match(tensor) for tensor in tensors):
         return "task heads for other numbers of labels? leave them out with --drop"

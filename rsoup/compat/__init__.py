@@ -1,0 +1,1 @@
+"""May these checkpoints be mixed: tensors, configurations, tokenizers compared; other names and shapes brought together."""

@@ -1,0 +1,118 @@
+"""What lies beside the weights, compared: configurations, tokenizers, templates; for a pipeline, in every component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rsoup.compat.headers import Mismatch
+from rsoup.compat.tokenizer import compare_tokenizers
+from rsoup.errors import listing, show
+from rsoup.storage.files import parse_json
+from rsoup.storage.protocols import Source
+
+MAX_CONFIG_BYTES = 10_000_000
+MAX_TOKENIZER_BYTES = 200_000_000
+_PIPELINE = "model_index.json"
+_TOKENIZER = "tokenizer.json"
+_VOCABULARIES = (
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+_COMPARED = (
+    "chat_template.jinja",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "scheduler_config.json",
+)
+
+
+def config_of(source: Source) -> Mapping[str, object] | None:
+    """The parsed config.json of a checkpoint; of a pipeline all of its components', each under NAME_config."""
+    if _PIPELINE in source.side_files:
+        parts = [name.partition("/")[0] for name in source.side_files if name.endswith("/config.json")]
+        found = {f"{part}_config": _parsed(source, f"{part}/config.json") for part in parts}
+        return {part: config for part, config in found.items() if config is not None}
+    return _parsed(source, "config.json")
+
+
+def _parsed(source: Source, name: str) -> Mapping[str, object] | None:
+    data = source.side_file(name, MAX_CONFIG_BYTES)
+    if data is None:
+        return None
+    value = parse_json(data, f"{show(source.name)}/{show(name)}")
+    return value if isinstance(value, dict) else None
+
+
+def compare_files(sources: Mapping[str, Source], notes: list[str]) -> list[Mismatch]:
+    """Every mismatch between the tokenizers of checkpoints; notes on other files that differ are added to `notes`."""
+    found: list[Mismatch] = []
+    folders = dict.fromkeys(_folder(name) for source in sources.values() for name in source.side_files)
+    for folder in folders:
+        found += _tokenizers(sources, folder, notes)
+        first = next(iter(sources))
+        for name in _COMPARED:
+            file = folder + name
+            ours = sources[first].side_file(file, MAX_TOKENIZER_BYTES)
+            others = [
+                name
+                for name, source in sources.items()
+                if source.side_file(file, MAX_TOKENIZER_BYTES) not in (ours, None)
+            ]
+            if ours is not None and others:
+                notes.append(f"{show(file)} differs between '{show(first)}' and {listing(others)}")
+    return found
+
+
+def _folder(name: str) -> str:
+    folder, slash, _ = name.rpartition("/")
+    return folder + slash
+
+
+def _tokenizers(sources: Mapping[str, Source], folder: str, notes: list[str]) -> list[Mismatch]:
+    found: list[Mismatch] = []
+    having = [name for name, source in sources.items() if _has_tokenizer(source, folder)]
+    if having and (lacking := [name for name in sources if name not in having]):
+        notes.append(f"no tokenizer in {listing(lacking)}: it was not compared")
+    alike = [name for name in having[1:] if not _differ(having[0], name, sources, folder, notes, found)]
+    if having[:1] == ["base"]:  # a fine-tune may know more tokens than its base, but not than the others
+        for name in alike[1:]:
+            _differ(alike[0], name, sources, folder, notes, found)
+    return found
+
+
+def _has_tokenizer(source: Source, folder: str) -> bool:
+    return any(folder + name in source.side_files for name in (_TOKENIZER, *_VOCABULARIES))
+
+
+def _differ(
+    one: str,
+    other: str,
+    sources: Mapping[str, Source],
+    folder: str,
+    notes: list[str],
+    found: list[Mismatch],
+) -> bool:
+    """Add to `found` and `notes` how two tokenizers differ; whether `found` grew."""
+    file = folder + _TOKENIZER
+    a, b = (sources[name].side_file(file, MAX_TOKENIZER_BYTES) for name in (one, other))
+    before = len(found)
+    if a is not None and b is not None and a != b:
+        parsed = [parse_json(data, f"{show(n)}/{show(file)}") for n, data in ((one, a), (other, b))]
+        mismatch, more = compare_tokenizers(one, parsed[0], other, parsed[1], may_add=one == "base")
+        notes += more
+        found += [mismatch] if mismatch else []
+    elif a is None or b is None:
+        for name in _VOCABULARIES:
+            file = folder + name
+            data = [sources[side].side_file(file, MAX_TOKENIZER_BYTES) for side in (one, other)]
+            if None not in data and data[0] != data[1]:
+                what = f"{show(file)} differs between '{show(one)}' and '{show(other)}'"
+                found.append(Mismatch("tokenizer", what))
+    return len(found) > before

@@ -1,0 +1,115 @@
+"""verify(out): a soup held against its manifest, its digests, its ingredients, its format's own library."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+
+from rsoup.errors import UsageError, show_path
+from rsoup.merging import OnProgress, Progress
+from rsoup.proof import canonical, claims, intact
+from rsoup.proof import rederive as again
+from rsoup.proof.canonical import Given, Path
+from rsoup.proof.sampling import parse_nonce, parse_sample
+from rsoup.proof.verdict import VerifyResult
+from rsoup.storage.files import open_error
+
+NONCE_BYTES = 16
+
+
+def verify(
+    out: Path,
+    ingredients: Given = (),
+    *,
+    base: Path | None = None,
+    digests: bool = True,
+    sample: str | int | None = None,
+    nonce: str | None = None,
+    rederive: bool = False,
+    load: bool = False,
+    allow: Sequence[str] = (),
+    threads: int | None = None,
+    progress: OnProgress | None = None,
+) -> VerifyResult:
+    """A VerifyResult if the soup at `out` is what its manifest says; nothing is written.
+
+    Its structure always; `digests` of everything; a `sample` of blocks (`"2%"`, `300`) or all of them
+    (`rederive`) mixed again from `ingredients`: paths in the recipe's order, NAME=PATH, a mapping, or one
+    recipe file. `load` opens it with the library of its format. `allow` is about the ingredients: symlinks,
+    unindexed.
+
+    Raises MismatchError E0901 (9), whose `result` is everything that was found; IncompatibleError (3) for
+    ingredients that are not the soup's; UsageError (2), AccessError (7), RefusedFileError (8).
+    """
+    begun = time.monotonic()
+    path = os.fspath(out)
+    size = None if sample is None else parse_sample(sample)
+    drawn = secrets.token_bytes(NONCE_BYTES) if nonce is None else parse_nonce(nonce)
+    _check_asked(ingredients, base, asked=rederive or size is not None, nonce=nonce, sampled=size is not None)
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        raise open_error(error, show_path(path)) from error
+    found = claims.read(path)
+    nbytes = sum(subject.size for subject in found.subjects)
+    notes: list[str] = []
+    with intact.opened(path, found) as (soup, structure):
+        levels = [structure]
+        if soup is not None:
+            notes += soup.notes
+            if digests:
+                meter = _Meter("digests", nbytes, progress)
+                levels.append(intact.digests(path, soup, found, threads=threads, on_bytes=meter.add))
+            if size is not None or rederive:
+                recipe = canonical.recipe_of(found.canonical, found.shown)
+                places = canonical.places(recipe, ingredients, base)
+                with again.ingredients(recipe, places, path, found, allow) as ready:
+                    if size is not None:
+                        levels.append(
+                            again.sample(ready, soup, found, size, drawn, threads=threads, progress=progress)
+                        )
+                    if rederive:
+                        meter = _Meter("mixing again", ready.plan.nbytes, progress)
+                        levels.append(
+                            again.rederive(
+                                ready, soup, found, threads=threads, progress=progress, on_bytes=meter.add
+                            )
+                        )
+            if load:
+                from rsoup.proof.loading import load as load_soup
+
+                levels.append(load_soup(path, soup))
+    result = VerifyResult(path, nbytes, tuple(levels), time.monotonic() - begun, tuple(notes))
+    result.check()
+    return result
+
+
+def _check_asked(given: Given, base: Path | None, *, asked: bool, nonce: str | None, sampled: bool) -> None:
+    if asked and not given:
+        raise UsageError(
+            "E0230",
+            "the soup can be mixed again only from its ingredients, and none are given",
+            hint="rsoup verify OUT CHECKPOINT… --rederive, in the order of the recipe",
+        )
+    if not asked and (given or base is not None):
+        raise UsageError(
+            "E0230",
+            "checkpoints are given, and nothing that needs them is asked",
+            hint="--rederive mixes all of it again, --sample 2% some of it",
+        )
+    if nonce is not None and not sampled:
+        raise UsageError("E0231", "a nonce without a sample", hint="--sample 2% --nonce HEX")
+
+
+class _Meter:
+    """Adds up bytes and tells the caller; called under a lock."""
+
+    def __init__(self, phase: str, total: int, progress: OnProgress | None) -> None:
+        self.phase, self.total, self.progress, self.done = phase, total, progress, 0
+
+    def add(self, nbytes: int) -> None:
+        self.done = min(self.done + nbytes, self.total)
+        if self.progress is not None:
+            self.progress(Progress(self.phase, self.done, self.total))
