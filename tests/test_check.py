@@ -519,3 +519,36 @@ def test_reasons_and_mismatches_are_shown_up_to_a_number(tmp_path: Path) -> None
     assert sum("base's norm away" in line for line in lines) == 8
     assert "  and 3 more reasons; --json has all" in lines
     assert sum(line.startswith("  missing: ") for line in lines) == 11
+
+
+def test_other_names_and_missing_tensors_are_seen_through(tmp_path: Path, family: Family) -> None:
+    """A wrapped checkpoint is measured like the inner one, and a partial fine-tune where that is asked for."""
+    one, other = family.tuned
+    plain = write_folder(tmp_path / "plain", one)
+    wrapped = write_folder(tmp_path / "wrapped", {f"module.{name}": tensor for name, tensor in one.items()})
+    part = write_folder(tmp_path / "part", {name: other[name] for name in ("embed.weight", "layers.0.bias")})
+    base = write_folder(tmp_path / "base", family.base)
+
+    seen = rsoup.check({"plain": plain, "wrapped": wrapped}, base)
+    asked = rsoup.check({"plain": plain, "part": part}, base, missing="base")
+
+    assert seen.verdict.word == asked.verdict.word == "mixable"
+    assert seen.measures is not None
+    assert seen.measures.total is not None
+    assert len(set(seen.measures.total.relative)) == 1
+    assert any("have other names and are mapped" in note for note in seen.notes)
+    assert any("'part' lacks" in note for note in asked.notes)
+    assert rsoup.check({"plain": plain, "part": part}, base).verdict.word == "not one family"
+
+
+def test_pytorch_files_are_checked(tmp_path: Path, family: Family) -> None:
+    """A .pt file, and the table `--key` names in it, measure like the same tensors in safetensors."""
+    base = write_folder(tmp_path / "base", family.base)
+    plain = write_folder(tmp_path / "plain", family.tuned[0])
+    torch.save({"model": family.tuned[0], "ema": family.tuned[1]}, tmp_path / "run.pt")
+
+    found = rsoup.check({"plain": plain, "run": tmp_path / "run.pt"}, base, key="model")
+
+    assert found.measures is not None
+    assert found.measures.total is not None
+    assert len(set(found.measures.total.relative)) == 1

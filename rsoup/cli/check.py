@@ -8,7 +8,7 @@ from typing import TextIO
 
 from rsoup.cli.merge import parse_ingredients
 from rsoup.console import Console, ProgressBar
-from rsoup.errors import UsageError, listing
+from rsoup.errors import UsageError, listing, show
 from rsoup.family.checking import CheckResult, check
 from rsoup.family.measures import Measures, Part
 from rsoup.family.verdict import MIXABLE, NOT_ONE
@@ -27,6 +27,8 @@ def run(
     max_distance: float,
     strict: bool,
     variant: str | None,
+    key: str | None,
+    missing: str | None,
     drop: Sequence[str],
     allow: Sequence[str],
     threads: int | None,
@@ -35,6 +37,8 @@ def run(
     """Check, show everything, and return the exit code: 0, or 3 where they are not one family."""
     if wrong := [name for name in allow if name not in _ALLOWED]:
         raise UsageError("E0211", f"a check cannot allow {listing(wrong)}", hint="symlinks or unindexed")
+    if missing not in (None, "base"):
+        raise UsageError("E0210", f"there is no missing '{show(missing)}'", hint="--missing base")
     with ProgressBar(console) as bar:
         result = check(
             named(checkpoints),
@@ -43,6 +47,8 @@ def run(
             care=care,
             max_distance=max_distance,
             variant=variant,
+            key=key,
+            missing=missing,
             drop=drop,
             allow=allow,
             threads=threads,

@@ -34,6 +34,13 @@ def check(
     variant: Annotated[
         str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="The entry of a PyTorch file that holds the weights.")
+    ] = None,
+    missing: Annotated[
+        str | None,
+        typer.Option("--missing", metavar="base", help="base: what a partial fine-tune lacks is the base's."),
+    ] = None,
     drop: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,6 +74,6 @@ def check(
 
     code = command.run(
         checkpoints, base, headers=headers, care=care, max_distance=max_distance, strict=strict, variant=variant,
-        drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads, console=Console(as_json=json_, quiet=quiet),
+        key=key, missing=missing, drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads, console=Console(as_json=json_, quiet=quiet),
     )  # fmt: skip
     raise typer.Exit(code)

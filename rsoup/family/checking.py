@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from rsoup.compat.alignment import aligned
 from rsoup.compat.examine import compare
 from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.compat.headers import Mismatch, dropped
@@ -57,6 +58,8 @@ def check(
     care: float = CARE_DISTANCE,
     max_distance: float = MAX_DISTANCE,
     variant: str | None = None,
+    key: str | None = None,
+    missing: str | None = None,
     drop: Sequence[str] = (),
     allow: Sequence[str] = (),
     threads: int | None = None,
@@ -65,9 +68,10 @@ def check(
     """How far each θᵢ moved from θ₀, ‖θᵢ − θ₀‖/‖θ₀‖ and more, and whether a soup of them can work.
 
     Without `base`, one that the checkpoints' metadata names is used where it lies on this machine; else only the
-    distances between the checkpoints are measured. With `headers` no weights are read. Tensors that a glob of
-    `drop` matches are left out of everything; `allow` may hold `symlinks` and `unindexed`. Mismatches are
-    reported, never raised.
+    distances between the checkpoints are measured. With `headers` no weights are read. Names that differ in one
+    total way are mapped, and `missing="base"` completes partial fine-tunes, as in merge. Tensors that a glob of
+    `drop` matches are left out of everything; `allow` may hold `symlinks` and `unindexed`; `key` is the entry of
+    a PyTorch file that holds the weights. Mismatches are reported, never raised.
 
     Raises UsageError (2) for limits that cannot be meant, AccessError (7), RefusedFileError (8).
     """
@@ -78,14 +82,14 @@ def check(
     with ExitStack() as stack:
 
         def opened(name: str, uri: str) -> CheckpointSource:
-            source = open_checkpoint(uri, name=name, variant=variant, leniency=leniency)
+            source = open_checkpoint(uri, name=name, variant=variant, key=key, leniency=leniency)
             stack.callback(source.close)
             return source
 
-        sources = [opened(name, uri) for name, uri in named]
+        fine_tuned = [opened(name, uri) for name, uri in named]
         notes: list[str] = []
-        used, theirs = (os.fspath(base), None) if base is not None else _claimed(sources, named, notes)
-        reference = None
+        used, theirs = (os.fspath(base), None) if base is not None else _claimed(fine_tuned, named, notes)
+        reference: Source | None = None
         if used is not None:
             try:
                 reference = opened("base", used)
@@ -94,8 +98,11 @@ def check(
                     raise
                 notes.append(f"the base the checkpoints name, {theirs}, cannot be read: {error.message}")
                 used = None
+        together = [*fine_tuned, *([reference] if reference else [])]
+        without = _dropped(together, drop)
+        sources, reference, views = aligned(fine_tuned, reference, without, missing=missing)
+        notes += views
         ordered: list[Source] = [*sources, reference] if reference else [*sources[1:], sources[0]]
-        without = _dropped(ordered, drop)
         found = compare([reference, *sources] if reference else sources, without, weights=not headers)
         notes += [*found.notes, *found.remarks, *_licences(sources)]
         measured, left_out = (
@@ -104,6 +111,8 @@ def check(
         )
         measures, nbytes = None, 0
         if not headers:
+            for source in ordered:
+                source.check_sums()
             nbytes = sum(source.header[name].nbytes for source in ordered for name in measured)
             meter = _meter(nbytes, progress)
             records = survey(ordered, measured, moved=reference is not None, threads=threads, progress=meter)
