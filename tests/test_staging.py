@@ -927,7 +927,7 @@ def test_only_what_is_durable_is_journalled(tmp_path: Path, monkeypatch: pytest.
         pytest.skip("needs /proc")
     monkeypatch.setattr(os, "fdatasync", sync)
     monkeypatch.setattr(os, "write", write)
-    two = {name: (((0, b"h"),), 10) for name in ("a.safetensors", "b.safetensors")}
+    two = dict.fromkeys(("a.safetensors", "b.safetensors"), (((0, b"h"),), 10))
     with pytest.raises(KeyboardInterrupt), Staging(str(tmp_path / "soup"), PLAN, two) as stage:
         stage.note({"block": 0})
         stage.note({"block": 1})
