@@ -51,6 +51,8 @@ ORDER = [
     "rsoup.storage.state_dict",
     "rsoup.storage.torch_file",
     "rsoup.storage.torch_write",
+    "rsoup.storage.dcp_metadata",
+    "rsoup.storage.dcp",
     "rsoup.storage.sb3",
     "rsoup.storage.sb3_write",
     "rsoup.storage.weight_file",

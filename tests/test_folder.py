@@ -507,7 +507,7 @@ FOREIGN: Mapping[str, tuple[list[str], str, str, str]] = {
     "ONNX": (["model.onnx"], "E0810", "a program of ONNX, not a checkpoint", "optimum-cli export onnx"),
     "MLX": (["weights.npz"], "E0810", "stored for MLX or Core ML", "mlx_lm.convert"),
     "Flax": (["flax_model.msgpack"], "E0810", "stored for TensorFlow or Flax", "from_flax"),
-    "a distributed checkpoint": (["__0_0.distcp"], "E0810", "a distributed checkpoint (DCP) of torch", "dcp_to_torch FOLDER model.pt"),
+    "a distributed checkpoint": (["__0_0.distcp"], "E0810", "a part of a distributed checkpoint (DCP)", "dcp_to_torch FOLDER model.pt"),
     "DeepSpeed": (["zero_to_fp32.py", "latest"], "E0810", "a checkpoint of DeepSpeed", "zero_to_fp32.py . OUT"),
     "FSDP": (["__0_1.bin", "__0_0.bin"], "E0809", "several weight files", "FOLDER/__0_0.bin"),
     "ranks of verl": (["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"], "E0810", "the ranks of an FSDP run", "verl.model_merger"),

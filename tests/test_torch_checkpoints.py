@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
 from checkpoints import Family, Tensors, read_tensors, write_file, write_folder
+from contracts import FileSourceContract
 from refusals import refused, whats
 
 import rsoup as library
 from rsoup.errors import RefusedFileError, UsageError
-from rsoup.storage.checkpoint import open_checkpoint
+from rsoup.storage.checkpoint import CheckpointSource, open_checkpoint
 
 MIX = ["0.3", "0.7"]
 
@@ -46,6 +49,25 @@ def saved(path: Path, value: object, **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(value, path, **options)  # type: ignore[arg-type]
     return path
+
+
+class TestTorchFile(FileSourceContract):
+    """A file torch.save wrote, under the contract of every source."""
+
+    side_files: Mapping[str, bytes] = MappingProxyType({})
+    trailer = 1200
+
+    def open(self, name: str, tensors: Tensors) -> CheckpointSource:
+        """The file in a folder of its own."""
+        return open_checkpoint(str(saved(self.root / name / "mine.pt", tensors)))
+
+    def open_again(self) -> CheckpointSource:
+        """By the file's path."""
+        return open_checkpoint(str(self.weight_files()[0]))
+
+    def weight_files(self) -> list[Path]:
+        """The one."""
+        return [self.root / "source/mine.pt"]
 
 
 @pytest.mark.parametrize("ending", ["pt", "pth", "bin", "ckpt"])

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, listing, show, show_path
+from rsoup.storage.dcp import is_distributed, open_distributed
 from rsoup.storage.files import open_error, open_regular, read_whole, stays_inside
 from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
 from rsoup.storage.index import Index, check_index
@@ -77,6 +78,9 @@ def _open_folder(
     folder: str, name: str, shown: str, variant: str | None, key: str | None, leniency: Leniency
 ) -> CheckpointSource:
     names = list_folder(folder, shown)
+    if is_distributed(folder):
+        distributed = open_distributed(folder, shown, key)
+        return CheckpointSource(name, folder, [("model.distcp", "", distributed)], *side_files(names, ()))
     parts = find_parts(folder, names, variant, shown)
     weights = [f"{part}{file}" for part, found in parts.items() for file in found.names]
     indices = [f"{part}{found.index_name}" for part, found in parts.items() if found.index_name]

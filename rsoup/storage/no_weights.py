@@ -20,8 +20,8 @@ _TRAINED_ON = "write them as one checkpoint first: "
 _SPLIT = tuple(
     (re.compile(pattern), what, _TRAINED_ON + hint)
     for pattern, what, hint in (
-        (r".*\.distcp", "this is a distributed checkpoint (DCP) of torch",
-         "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt"),
+        (r".*\.distcp", "this is a part of a distributed checkpoint (DCP) of torch, without its .metadata",
+         "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt, where all of it lies"),
         (r"zero_to_fp32\.py|(?:zero_pp_rank|mp_rank)_.*\.pt", "this is a checkpoint of DeepSpeed, split over ranks",
          "python zero_to_fp32.py . OUT --safe_serialization"),
         (r"model_world_size_\d+_rank_\d+\.pt", "these are the ranks of an FSDP run (verl)",

@@ -23,10 +23,18 @@ _ADDED_TO = frozenset(("deque", "set", "frozenset", "list", "UserList"))
 class Machine:
     """A pickle half read: the stack, the marks, the memo, and where it stands."""
 
-    __slots__ = ("at", "data", "done", "globals", "marks", "memo", "persistent", "shown", "stack")
+    __slots__ = ("also", "at", "data", "done", "globals", "marks", "memo", "persistent", "shown", "stack")
 
-    def __init__(self, data: bytes, shown: str, at: int, persistent: Callable[[object], object]) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        shown: str,
+        at: int,
+        persistent: Callable[[object], object],
+        also: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
         self.data = data
+        self.also = also
         self.shown = shown
         self.at = at
         self.persistent = persistent
@@ -216,7 +224,7 @@ class Machine:
         found = self.globals.get((module, name))
         if found is None:
             spelled = SPELLED.get(module, module)
-            if not allowed(spelled, name):
+            if not allowed(spelled, name) and (spelled, name) not in self.also:
                 asked = show(f"{module[:200]}.{name[:200]}")
                 raise RefusedFileError(
                     "E0817",
@@ -253,7 +261,11 @@ class Machine:
     def new(self) -> None:
         """Note that an object of the class in the last value but one would be made with the last."""
         args, kind = self.stack.pop(), self.stack.pop()
-        if isinstance(kind, Global) and kind.name.startswith("_"):
+        if (
+            isinstance(kind, Global)
+            and kind.name.startswith("_")
+            and (kind.module, kind.name) not in self.also
+        ):
             raise self.bad(f"it makes an object of '{kind}', which is no class")
         self.call(kind, args)
 

@@ -31,13 +31,15 @@ def interpret(
     *,
     start: int = 0,
     persistent: Callable[[object], object] = Persistent,
+    also: frozenset[tuple[str, str]] = frozenset(),
 ) -> tuple[object, int]:
     """The value of the pickle that begins at byte `start` of `data`, and the byte after its end.
 
-    Persistent ids are given to `persistent`, whose answer stands for the object. Raises RefusedFileError
+    Persistent ids are given to `persistent`, whose answer stands for the object; `also` are names (module, class)
+    it may hold beside those of state dicts. Raises RefusedFileError
     E0816 (malformed, or beyond the limits) and E0817 (asks for a name that no state dict needs).
     """
-    machine = Machine(data, shown, start, persistent)
+    machine = Machine(data, shown, start, persistent, also)
     try:
         value = machine.run(_TABLE)
     except (LookupError, ValueError, TypeError, OverflowError, struct.error) as error:

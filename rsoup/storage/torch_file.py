@@ -86,7 +86,24 @@ class _Storages:
         return known
 
 
+def parse_torch_tensor(reader: Reader, shown: str) -> StoredTensor:
+    """The one tensor of a file torch.save wrote of a tensor, as distributed checkpoints hold them; as above."""
+    value, begins, _ = _read_zip(reader, shown)
+    if not is_tensor(value):
+        raise _refuse(shown, "what is stored where a tensor belongs is none")
+    return TensorReader(begins, shown).read("", value)
+
+
 def _parse_zip(reader: Reader, shown: str, key: str | None) -> TorchFile:
+    value, begins, archive = _read_zip(reader, shown)
+    chosen = choose(value, key, shown)
+    notes = _zip_notes(archive, shown)
+    checked = () if archive.unchecked else tuple(archive.members.values())
+    return _collected(chosen, begins, notes, checked, shown)
+
+
+def _read_zip(reader: Reader, shown: str) -> tuple[object, Mapping[str, int], TorchArchive]:
+    """(what the pickle says, where each storage begins, the archive)."""
     archive = read_torch_archive(reader, shown)
     program = archive.members["data.pkl"]
     data = read_member(reader, program, MAX_PICKLE_BYTES, shown, checked=not archive.unchecked)
@@ -104,10 +121,7 @@ def _parse_zip(reader: Reader, shown: str, key: str | None) -> TorchFile:
     if end != len(data):
         raise _refuse(shown, f"{len(data) - end} bytes follow the pickle in data.pkl")
     begins = {name: archive.members[f"data/{name}"].begin for name in storages.found}
-    chosen = choose(value, key, shown)
-    notes = _zip_notes(archive, shown)
-    checked = () if archive.unchecked else tuple(archive.members.values())
-    return _collected(chosen, begins, notes, checked, shown)
+    return value, begins, archive
 
 
 def _zip_notes(archive: TorchArchive, shown: str) -> tuple[str, ...]:

@@ -20,11 +20,33 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".zip")
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"
 
 
+class Held(Protocol):
+    """A file, or several as if they were one, held open."""
+
+    @property
+    def shown(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor; -1 where there is no single one."""
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """What it looked like when it was opened."""
+
+    def check_unchanged(self) -> None:
+        """Raise RefusedFileError E0804 if it is not what it was."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class WeightFile(Protocol):
     """A file of a checkpoint that is open for reading."""
 
     @property
-    def file(self) -> OpenFile:
+    def file(self) -> Held:
         """The open file."""
 
     @property
