@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+from rsoup.storage.pickled.sb3 import Sb3Archive
+from rsoup.storage.pickled.sb3_write import sb3_archive
+from rsoup.storage.pickled.torch_write import archive
+from rsoup.storage.pickled.zip_write import CrcPlace
 from rsoup.storage.protocols import FileLayout
 from rsoup.storage.safetensors_header import encode_header
-from rsoup.storage.sb3 import Sb3Archive
-from rsoup.storage.sb3_write import sb3_archive
-from rsoup.storage.torch_write import archive
-from rsoup.storage.zip_write import CrcPlace
 from rsoup.tensors import Header
 
 _NAME = re.compile(

@@ -19,10 +19,10 @@ from rsoup.plan import Block, Plan
 from rsoup.pot import BlockRecord
 from rsoup.prepare import Prepared, measuring_nbytes, prepared
 from rsoup.recipe import Recipe
+from rsoup.storage.pickled.zip_write import fill_crcs
 from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file, sidecar
-from rsoup.storage.zip_write import fill_crcs
 from rsoup.tally import Tally, from_json, to_json
 from rsoup.tensors import Header
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from torch_corpus import text
 
 from rsoup.errors import RefusedFileError
-from rsoup.storage import pickle_instructions
-from rsoup.storage.pickle_machine import PickleEndError, interpret
-from rsoup.storage.pickle_values import Call, Global, Key, Persistent
+from rsoup.storage.pickled import pickle_instructions
+from rsoup.storage.pickled.pickle_machine import PickleEndError, interpret
+from rsoup.storage.pickled.pickle_values import Call, Global, Key, Persistent
 
 PLAIN = st.recursive(
     st.none()

@@ -12,8 +12,8 @@ from checkpoints import write_file
 
 import rsoup as library
 from rsoup.errors import RefusedFileError, UsageError
-from rsoup.storage.plain_pickle import dump
-from rsoup.storage.torch_write import plain_archive
+from rsoup.storage.pickled.plain_pickle import dump
+from rsoup.storage.pickled.torch_write import plain_archive
 
 sb3 = pytest.importorskip("stable_baselines3")
 pytestmark = pytest.mark.filterwarnings("ignore")

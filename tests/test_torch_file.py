@@ -42,12 +42,12 @@ from torch_corpus import (
 )
 
 from rsoup.errors import RefusedFileError, RsoupError, UsageError
-from rsoup.storage import stored_tensor
 from rsoup.storage.files import open_regular
-from rsoup.storage.stored_tensor import StoredTensor, read_stored
-from rsoup.storage.torch_file import TorchFile, check_crc, parse_torch_file
-from rsoup.storage.zip_directory import read_directory
-from rsoup.storage.zip_members import Window
+from rsoup.storage.pickled import stored_tensor
+from rsoup.storage.pickled.stored_tensor import StoredTensor, read_stored
+from rsoup.storage.pickled.torch_file import TorchFile, check_crc, parse_torch_file
+from rsoup.storage.pickled.zip_directory import read_directory
+from rsoup.storage.pickled.zip_members import Window
 from rsoup.tensors import DTYPES, TensorSpec
 
 DTYPE_NAMES = [dtype for dtype in DTYPES.values() if dtype.torch_name]
@@ -238,7 +238,7 @@ def test_the_old_format_is_read_and_noted() -> None:
 def test_an_old_file_of_many_tensors_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pickles longer than the first look at a file are read on."""
     tensors = {f"layer.{i}.weight": torch.full((2,), float(i)) for i in range(300)}
-    monkeypatch.setattr("rsoup.storage.torch_file._FIRST_BYTES", 100)
+    monkeypatch.setattr("rsoup.storage.pickled.torch_file._FIRST_BYTES", 100)
 
     assert read_all(legacy(tensors))[1] == as_seen(tensors)
 

@@ -17,11 +17,11 @@ from torch_corpus import Memory, read_all, unzipped
 
 from rsoup.errors import TargetError
 from rsoup.storage.files import open_regular
-from rsoup.storage.pickle_machine import interpret
-from rsoup.storage.torch_file import check_crc, parse_torch_file
-from rsoup.storage.torch_write import archive
-from rsoup.storage.zip_directory import read_directory
-from rsoup.storage.zip_write import Archive, fill_crcs
+from rsoup.storage.pickled.pickle_machine import interpret
+from rsoup.storage.pickled.torch_file import check_crc, parse_torch_file
+from rsoup.storage.pickled.torch_write import archive
+from rsoup.storage.pickled.zip_directory import read_directory
+from rsoup.storage.pickled.zip_write import Archive, fill_crcs
 from rsoup.tensors import DTYPES, TensorSpec
 
 DTYPE_NAMES = [name for name, dtype in DTYPES.items() if dtype.torch_name]

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch_corpus import Memory, saved, table, tensor, unzipped, zipped
 
 from rsoup.errors import RefusedFileError
-from rsoup.storage.torch_zip import read_torch_archive
-from rsoup.storage.zip_directory import read_directory
-from rsoup.storage.zip_members import Window, check_crcs, read_member
+from rsoup.storage.pickled.torch_zip import read_torch_archive
+from rsoup.storage.pickled.zip_directory import read_directory
+from rsoup.storage.pickled.zip_members import Window, check_crcs, read_member
 
 GOOD = saved({"w": torch.arange(6.0)})
 LOCAL, ENTRY, END, END64, LOCATOR, DESCRIPTOR = (

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 
 from rsoup.errors import RsoupError
-from rsoup.storage.stored_tensor import read_stored
-from rsoup.storage.torch_file import TorchFile, check_crc, parse_torch_file
+from rsoup.storage.pickled.stored_tensor import read_stored
+from rsoup.storage.pickled.torch_file import TorchFile, check_crc, parse_torch_file
 
 Seen = dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]
 

@@ -13,8 +13,8 @@ from rsoup.proof.claims import folder_of
 from rsoup.proof.elements import unlike
 from rsoup.proof.verdict import Difference, Level
 from rsoup.storage.files import parse_json
+from rsoup.storage.pickled.sb3 import POLICY
 from rsoup.storage.protocols import FileLayout, Source
-from rsoup.storage.sb3 import POLICY
 
 if TYPE_CHECKING:
     import torch

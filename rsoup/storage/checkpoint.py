@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, listing, show, show_path
-from rsoup.storage.dcp import is_distributed, open_distributed
 from rsoup.storage.files import open_error, open_regular, read_whole, stays_inside
 from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
 from rsoup.storage.index import Index, check_index
+from rsoup.storage.pickled.dcp import is_distributed, open_distributed
+from rsoup.storage.pickled.sb3 import Sb3Archive
 from rsoup.storage.protocols import FileLayout
-from rsoup.storage.sb3 import Sb3Archive
 from rsoup.storage.weight_file import PickledFile, WeightFile, open_weight_file, tied_note
 from rsoup.tensors import Header, TensorSpec
 

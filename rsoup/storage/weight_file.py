@@ -9,11 +9,11 @@ from typing import Protocol
 
 from rsoup.errors import RefusedFileError, listing, show
 from rsoup.storage.files import OpenFile, open_regular
+from rsoup.storage.pickled.sb3 import POLICY, Sb3Archive, looks_like_sb3, read_sb3
+from rsoup.storage.pickled.stored_tensor import StoredTensor, read_stored
+from rsoup.storage.pickled.torch_file import TorchFile, check_crc, parse_torch_file
+from rsoup.storage.pickled.zip_members import Reader, Window
 from rsoup.storage.safetensors_header import Entry, ParsedHeader, header_length, parse_header
-from rsoup.storage.sb3 import POLICY, Sb3Archive, looks_like_sb3, read_sb3
-from rsoup.storage.stored_tensor import StoredTensor, read_stored
-from rsoup.storage.torch_file import TorchFile, check_crc, parse_torch_file
-from rsoup.storage.zip_members import Reader, Window
 from rsoup.tensors import Header, TensorSpec
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".zip")

@@ -7,7 +7,15 @@ import struct
 from collections.abc import Callable, Sequence
 
 from rsoup.errors import RefusedFileError, show
-from rsoup.storage.pickle_values import SPELLED, TABLES, Call, Global, add_entry, allowed, may_be_called
+from rsoup.storage.pickled.pickle_values import (
+    SPELLED,
+    TABLES,
+    Call,
+    Global,
+    add_entry,
+    allowed,
+    may_be_called,
+)
 
 MAX_OPCODES = 5_000_000
 MAX_MARKS = 1000
@@ -20,18 +28,16 @@ _HINT = "where you trust the file: load it with torch, then save the state dict 
 _ADDED_TO = frozenset(("deque", "set", "frozenset", "list", "UserList"))
 
 
+Names = frozenset[tuple[str, str]]
+
+
 class Machine:
     """A pickle half read: the stack, the marks, the memo, and where it stands."""
 
     __slots__ = ("also", "at", "data", "done", "globals", "marks", "memo", "persistent", "shown", "stack")
 
     def __init__(
-        self,
-        data: bytes,
-        shown: str,
-        at: int,
-        persistent: Callable[[object], object],
-        also: frozenset[tuple[str, str]] = frozenset(),
+        self, data: bytes, shown: str, at: int, persistent: Callable[[object], object], also: Names
     ) -> None:
         self.data = data
         self.also = also

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, listing
-from rsoup.storage.pickle_machine import interpret
-from rsoup.storage.torch_zip import read_torch_archive
-from rsoup.storage.zip_directory import read_directory
-from rsoup.storage.zip_members import Member, Reader, Window, read_member
+from rsoup.storage.pickled.pickle_machine import interpret
+from rsoup.storage.pickled.torch_zip import read_torch_archive
+from rsoup.storage.pickled.zip_directory import read_directory
+from rsoup.storage.pickled.zip_members import Member, Reader, Window, read_member
 
 POLICY = "policy.pth"
 VARIABLES = "pytorch_variables.pth"

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, UsageError, listing, show
-from rsoup.storage.pickle_values import TABLES, Call, add_entry
-from rsoup.storage.torch_tensor import is_scalar, is_tensor
+from rsoup.storage.pickled.pickle_values import TABLES, Call, add_entry
+from rsoup.storage.pickled.torch_tensor import is_scalar, is_tensor
 
 WHOLE = "."
 """The key that means the whole file."""

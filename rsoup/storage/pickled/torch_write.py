@@ -11,9 +11,9 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from rsoup.errors import TargetError, show
-from rsoup.storage.plain_pickle import dump
-from rsoup.storage.torch_tensor import STORAGES, UNTYPED, UNTYPED_DTYPES
-from rsoup.storage.zip_write import Archive, ZipLayout
+from rsoup.storage.pickled.plain_pickle import dump
+from rsoup.storage.pickled.torch_tensor import STORAGES, UNTYPED, UNTYPED_DTYPES
+from rsoup.storage.pickled.zip_write import Archive, ZipLayout
 from rsoup.tensors import DType, TensorSpec
 
 _STORAGE_OF = {dtype: name for name, dtype in STORAGES.items()}

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, listing, show
 from rsoup.storage.formats import other_than_torch
-from rsoup.storage.pickle_machine import PickleEndError, interpret
+from rsoup.storage.pickled.pickle_machine import PickleEndError, interpret
+from rsoup.storage.pickled.state_dict import Chosen, choose
+from rsoup.storage.pickled.stored_tensor import StoredTensor
+from rsoup.storage.pickled.torch_tensor import Storage, TensorReader, is_tensor, storage_of
+from rsoup.storage.pickled.torch_zip import TorchArchive, read_torch_archive
+from rsoup.storage.pickled.zip_members import Member, Reader, check_crcs, read_bytes, read_member
 from rsoup.storage.safetensors_header import MAX_NAME_BYTES
-from rsoup.storage.state_dict import Chosen, choose
-from rsoup.storage.stored_tensor import StoredTensor
-from rsoup.storage.torch_tensor import Storage, TensorReader, is_tensor, storage_of
-from rsoup.storage.torch_zip import TorchArchive, read_torch_archive
-from rsoup.storage.zip_members import Member, Reader, check_crcs, read_bytes, read_member
 
 MAX_PICKLE_BYTES = 100_000_000
 _FIRST_BYTES = 1 << 20

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from rsoup.errors import RefusedFileError, show
-from rsoup.storage.pickle_machine import interpret
-from rsoup.storage.pickle_values import Call, Key
+from rsoup.storage.pickled.pickle_machine import interpret
+from rsoup.storage.pickled.pickle_values import Call, Key
 
 NAME: Final = ".metadata"
 CONVERT: Final = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from rsoup.errors import RefusedFileError, show
-from rsoup.storage.pickle_values import Call, Global
-from rsoup.storage.stored_tensor import StoredTensor
+from rsoup.storage.pickled.pickle_values import Call, Global
+from rsoup.storage.pickled.stored_tensor import StoredTensor
 from rsoup.tensors import DTYPES, DType, TensorSpec
 
 MAX_RANK = 64

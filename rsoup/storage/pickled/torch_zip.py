@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, show
-from rsoup.storage.zip_directory import read_directory
-from rsoup.storage.zip_members import Member, Reader, read_member
+from rsoup.storage.pickled.zip_directory import read_directory
+from rsoup.storage.pickled.zip_members import Member, Reader, read_member
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, UsageError, listing, show
-from rsoup.storage.dcp_metadata import CONVERT, Metadata, not_whole, parse_metadata
-from rsoup.storage.dcp_metadata import NAME as METADATA
 from rsoup.storage.files import MAX_JSON_BYTES, OpenFile, open_regular, read_whole, safe_name
-from rsoup.storage.stored_tensor import StoredTensor, read_stored
-from rsoup.storage.torch_file import parse_torch_tensor
-from rsoup.storage.zip_members import Window
+from rsoup.storage.pickled.dcp_metadata import CONVERT, Metadata, not_whole, parse_metadata
+from rsoup.storage.pickled.dcp_metadata import NAME as METADATA
+from rsoup.storage.pickled.stored_tensor import StoredTensor, read_stored
+from rsoup.storage.pickled.torch_file import parse_torch_tensor
+from rsoup.storage.pickled.zip_members import Window
 from rsoup.tensors import Header, TensorSpec
 
 _NOT_WEIGHTS = ("optim", "lr_sched", "scheduler", "rng", "dataloader")

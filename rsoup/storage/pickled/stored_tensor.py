@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rsoup.storage.zip_members import Reader, read_bytes
+from rsoup.storage.pickled.zip_members import Reader, read_bytes
 from rsoup.tensors import TensorSpec
 
 _PIECE_ELEMENTS = 1 << 20

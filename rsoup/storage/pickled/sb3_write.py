@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rsoup.errors import RefusedFileError, UsageError, listing
-from rsoup.storage.sb3 import POLICY, Sb3Archive, table
-from rsoup.storage.torch_write import archive, plain_archive
-from rsoup.storage.zip_write import Archive, ZipLayout
+from rsoup.storage.pickled.sb3 import POLICY, Sb3Archive, table
+from rsoup.storage.pickled.torch_write import archive, plain_archive
+from rsoup.storage.pickled.zip_write import Archive, ZipLayout
 from rsoup.tensors import TensorSpec
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from rsoup.errors import RefusedFileError, show
-from rsoup.storage.zip_members import STORED, Member, Reader, read_bytes
+from rsoup.storage.pickled.zip_members import STORED, Member, Reader, read_bytes
 
 MAX_DIRECTORY_BYTES = 100_000_000
 MAX_MEMBERS = 1_000_000

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Callable, Mapping
 
 from rsoup.errors import RefusedFileError
-from rsoup.storage.pickle_instructions import U8, U16, U32, U64, Machine
-from rsoup.storage.pickle_values import Persistent, too_deep
+from rsoup.storage.pickled.pickle_instructions import U8, U16, U32, U64, Machine, Names
+from rsoup.storage.pickled.pickle_values import Persistent, too_deep
 
 _I32, _DOUBLE = struct.Struct("<i"), struct.Struct(">d")
 _LONG = re.compile(rb"-?[0-9]{1,600}L?")
@@ -31,7 +31,7 @@ def interpret(
     *,
     start: int = 0,
     persistent: Callable[[object], object] = Persistent,
-    also: frozenset[tuple[str, str]] = frozenset(),
+    also: Names = frozenset(),
 ) -> tuple[object, int]:
     """The value of the pickle that begins at byte `start` of `data`, and the byte after its end.
 

@@ -1,0 +1,1 @@
+"""What torch.save and its users write: pickles read as data, zip archives, distributed checkpoints, policies."""
