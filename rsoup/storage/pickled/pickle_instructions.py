@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 
-from rsoup.errors import RefusedFileError, show
+from rsoup.errors import RefusedFileError
 from rsoup.storage.pickled.pickle_values import (
     SPELLED,
     TABLES,
@@ -15,6 +15,7 @@ from rsoup.storage.pickled.pickle_values import (
     add_entry,
     allowed,
     may_be_called,
+    not_allowed,
 )
 
 MAX_OPCODES = 5_000_000
@@ -24,10 +25,7 @@ MAX_LINE_BYTES = 4096
 U8, U16, U32, U64 = (struct.Struct(f"<{kind}") for kind in "BHIQ")
 INT = re.compile(rb"-?[0-9]{1,600}")
 
-_HINT = "where you trust the file: load it with torch, then save the state dict alone, with safetensors"
 _ADDED_TO = frozenset(("deque", "set", "frozenset", "list", "UserList"))
-
-
 Names = frozenset[tuple[str, str]]
 
 
@@ -231,13 +229,7 @@ class Machine:
         if found is None:
             spelled = SPELLED.get(module, module)
             if not allowed(spelled, name) and (spelled, name) not in self.also:
-                asked = show(f"{module[:200]}.{name[:200]}")
-                raise RefusedFileError(
-                    "E0817",
-                    f"the pickle asks for '{asked}'; rsoup never runs code from a checkpoint",
-                    where=self.shown,
-                    hint=_HINT,
-                )
+                raise not_allowed(module, name, self.shown)
             found = self.globals[module, name] = Global(spelled, name)
         return found
 

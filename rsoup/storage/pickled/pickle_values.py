@@ -125,6 +125,16 @@ def allowed(module: str, name: str) -> bool:
     return module in _STORAGES and name.endswith("Storage") and name.isidentifier()
 
 
+def not_allowed(module: str, name: str, shown: str) -> RefusedFileError:
+    """The refusal of a pickle that asks for anything else."""
+    return RefusedFileError(
+        "E0817",
+        f"the pickle asks for '{show(f'{module[:200]}.{name[:200]}')}'; rsoup never runs code from a checkpoint",
+        where=shown,
+        hint="where you trust the file: load it with torch, then save the state dict alone, with safetensors",
+    )
+
+
 def may_be_called(function: Global, args: tuple[object, ...]) -> bool:
     """Whether torch itself could make this call: dtypes and storages are no functions, a table takes one table."""
     if function.module in ("torch", "torch.cuda", "torch.storage"):
