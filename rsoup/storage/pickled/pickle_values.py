@@ -139,13 +139,29 @@ def may_be_called(function: Global, args: tuple[object, ...]) -> bool:
     """Whether torch itself could make this call: dtypes and storages are no functions, a table takes one table."""
     if function.module in ("torch", "torch.cuda", "torch.storage"):
         return function.name in ("Size", "device", "Generator") or function.name.endswith("Tensor")
-    return function.name != "OrderedDict" or len(args) < 2
+    if function.name != "OrderedDict" or not args:
+        return True
+    return len(args) == 1 and isinstance(args[0], list | tuple | dict)
+
+
+def _unhashable(key: object) -> bool:
+    """Whether Python would refuse this as a table's key, being or holding a list or a table."""
+    met: set[int] = set()  # tuples that hold each other twice over could stand for billions
+    waiting = [key]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list | dict) or (isinstance(part, Call) and part.function.name in _UNHASHABLE):
+            return True
+        if isinstance(part, tuple) and id(part) not in met:
+            met.add(id(part))
+            waiting += part
+    return False
 
 
 def add_entry(table: dict[object, object], key: object, value: object, shown: str) -> None:
     """Put an entry into a table read from a pickle; the same key twice is refused, for readers would differ."""
     if type(key) is not str:
-        if isinstance(key, list | dict) or (isinstance(key, Call) and key.function.name in _UNHASHABLE):
+        if _unhashable(key):
             raise RefusedFileError(
                 "E0816", "the pickle is malformed: a table's key is a list or a table", where=shown
             )
