@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rsoup.errors import IncompatibleError, Problem, RefusedFileError, show
+from rsoup.errors import IncompatibleError, Problem, RefusedFileError, listing, show
 from rsoup.recipe import Recipe
 from rsoup.storage.protocols import Source
 
@@ -61,6 +61,7 @@ def choose(
     choices: dict[str, Choice] = {}
     notes: list[str] = []
     problems: list[Problem] = []
+    taken: dict[tuple[int, bool], list[str]] = {}
     for name in names:
         mix = recipe.mix_for(name)
         used = [i for share, group in zip(mix, groups, strict=True) if share != 0 for i in group]
@@ -73,12 +74,10 @@ def choose(
             continue
         if recipe.buffers_from is not None:
             chosen = _named(recipe, groups, base)
-            notes.append(f"'{show(name)}' differs and is taken from '{show(sources[chosen].name)}'")
+            taken.setdefault((chosen, False), []).append(name)
         elif name.endswith("num_batches_tracked"):
             chosen = groups[max(range(len(mix)), key=lambda i: mix[i])][0]
-            notes.append(
-                f"'{show(name)}' is a counter and is taken from '{show(sources[chosen].name)}', which has the largest λ"
-            )
+            taken.setdefault((chosen, True), []).append(name)
         else:
             problems.append(Problem(f"'{show(name)}' ({sources[used[0]].header[name]})", difference))
             continue
@@ -89,8 +88,12 @@ def choose(
             "E0303",
             f"{len(problems)} tensors that cannot be averaged differ between the checkpoints",
             details=tuple(problems[:20]),
-            hint="integers, booleans and packed numbers have no mean; take them from one ingredient: --buffers-from NAME",
+            hint="integers, booleans, complex and packed numbers are not averaged; take them from one ingredient: --buffers-from NAME",
         )
+    for (chosen, counter), found in taken.items():
+        which = ", the first with the largest λ" if counter else ""
+        what = "differ and are" if len(found) > 1 else "differs and is"
+        notes.append(f"{listing(found, 2)} {what} taken from '{show(sources[chosen].name)}'{which}")
     return choices, notes
 
 

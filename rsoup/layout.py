@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+from rsoup.errors import UsageError
 from rsoup.storage.pickled.sb3 import Sb3Archive
 from rsoup.storage.pickled.sb3_write import sb3_archive
 from rsoup.storage.pickled.torch_write import archive
@@ -58,18 +59,29 @@ class OutputFile:
         return self.pieces[0][1]
 
 
-def renamed(files: Sequence[FileLayout], file_format: FileFormat) -> list[FileLayout]:
-    """The same files under the names they have in this format: `model.safetensors` is `pytorch_model.bin` in torch's."""
+def renamed(
+    files: Sequence[FileLayout], file_format: FileFormat, *, keep_variant: bool = True
+) -> list[FileLayout]:
+    """The same files under the names they have in this format: `model.safetensors` is `pytorch_model.bin` in torch's.
+
+    Without `keep_variant`, `model.fp16.safetensors` is `model.safetensors`, which is what loaders look for first.
+    """
     if isinstance(file_format, Sb3):
         return list(files)
     result = []
     for file in files:
         found = _NAME.match(file.name)
-        if found is None or found["ending"] == _ENDINGS[file_format][1:]:
+        known = found is not None and found["stem"] in (
+            *_STEMS["torch"],
+            *_STEMS["safetensors"],
+            *_NEVER_SHARDED,
+        )
+        lose = known and not keep_variant and found is not None and found["variant"]
+        if found is None or (found["ending"] == _ENDINGS[file_format][1:] and not lose):
             result.append(file)
             continue
         stem = _STEMS[file_format].get(found["stem"], found["stem"])
-        variant = f".{found['variant']}" if found["variant"] else ""
+        variant = f".{found['variant']}" if found["variant"] and not lose else ""
         alone = file_format == "torch" and stem in _NEVER_SHARDED
         shard = "" if alone else found["shard"] or ""
         name = f"{found['folder'] or ''}{stem}{variant}{shard}{_ENDINGS[file_format]}"
@@ -147,6 +159,12 @@ def output_file(
         offsets = tuple(made.offsets[name[start:]] for name in layout.tensors)
         return OutputFile(layout.name, layout.tensors, offsets, made.pieces, made.nbytes, made.crc_places)
     ordered = tuple(sorted(layout.tensors, key=lambda name: -header[name].dtype.bits))
+    if "__metadata__" in {name[start:] for name in ordered}:
+        raise UsageError(
+            "E0218",
+            "a tensor is called '__metadata__', which safetensors cannot hold",
+            hint="-o NAME.pt or --file-format torch stores it; --drop '__metadata__' leaves it out",
+        )
     metadata = {"format": "pt", "rsoup.recipe": recipe_sha256}
     head = encode_header({name[start:]: header[name] for name in ordered}, metadata)
     ends = list(accumulate((header[name].nbytes for name in ordered), initial=len(head)))

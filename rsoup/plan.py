@@ -161,7 +161,7 @@ def make(
         plans[name] = TensorPlan(name, spec, (), copy_from=choice.checkpoint, alike=choice.alike)
     notes += _dtype_notes(recipe, plans, everything)
     header = {name: plan.spec for name, plan in plans.items()}
-    named = layout.renamed(reference.files, file_format)
+    named = layout.renamed(reference.files, file_format, keep_variant=recipe.variant is not None)
     if single_file is not None:
         placed = layout.one_file(single_file, reference.files, header)
     elif recipe.max_shard_bytes is not None:

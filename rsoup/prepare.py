@@ -11,7 +11,7 @@ from rsoup import plan as plans
 from rsoup.compat.alignment import aligned
 from rsoup.compat.examine import examine
 from rsoup.compat.headers import dropped
-from rsoup.errors import UsageError
+from rsoup.errors import UsageError, listing
 from rsoup.layout import FileFormat, Sb3
 from rsoup.methods import METHODS
 from rsoup.plan import Plan
@@ -91,7 +91,18 @@ def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[P
             single_file=os.path.basename(out) if single else None,
             file_format=_file_format(recipe, out, opened),
         )
-        yield Prepared(out, plan, tuple(everything), (*views, *notes, *plan.notes), _donor(recipe, plan))
+        found = (*_twice(fine_tuned), *views, *notes, *plan.notes)
+        yield Prepared(out, plan, tuple(everything), found, _donor(recipe, plan))
+
+
+def _twice(sources: Sequence[Source]) -> list[str]:
+    """A note on checkpoints that are the very same files, if there are any."""
+    having: dict[str, list[str]] = {}
+    for source in sources:
+        having.setdefault(source.identity, []).append(source.name)
+    return [
+        f"{listing(names)} are the same files: their λ add up" for names in having.values() if len(names) > 1
+    ]
 
 
 def seen(recipe: Recipe, opened: Sequence[Source]) -> tuple[list[Source], Source | None, list[str]]:
@@ -106,6 +117,24 @@ def seen(recipe: Recipe, opened: Sequence[Source]) -> tuple[list[Source], Source
 def _file_format(recipe: Recipe, out: str, opened: Sequence[CheckpointSource]) -> FileFormat:
     """How the weights are stored: by the output's ending, for a folder as the recipe says."""
     single = single_file_format(out)
+    if recipe.optimizer_from is not None and single != "sb3":
+        raise UsageError(
+            "E0206",
+            "--optimizer-from means nothing to this output",
+            hint="-o NAME.zip keeps an optimiser's state",
+        )
+    if recipe.file_format is not None and single not in (None, recipe.file_format):
+        raise UsageError(
+            "E0206",
+            f"--file-format {recipe.file_format} and the ending of the output contradict each other",
+            hint="leave one of them out",
+        )
+    if recipe.key is not None and not any(source.keyed for source in opened):
+        raise UsageError(
+            "E0206",
+            "--key means nothing to these checkpoints",
+            hint="it names a table in a PyTorch file: leave it out",
+        )
     if single is None:
         return "torch" if recipe.file_format == "torch" else "safetensors"
     if any("/" in file.name for source in opened for file in source.files):

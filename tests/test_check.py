@@ -552,3 +552,26 @@ def test_pytorch_files_are_checked(tmp_path: Path, family: Family) -> None:
     assert found.measures is not None
     assert found.measures.total is not None
     assert len(set(found.measures.total.relative)) == 1
+
+
+def test_integers_that_differ_need_care_with_and_without_a_base(tmp_path: Path, family: Family) -> None:
+    """What merge refuses to average is never called mixable without a word."""
+    one, other = family.tuned
+    sides = {
+        "a": write_folder(tmp_path / "a", one),
+        "b": write_folder(tmp_path / "b", {**other, "position_ids": torch.arange(33) + 1}),
+    }
+
+    for base in (None, write_folder(tmp_path / "base", family.base)):
+        verdict = rsoup.check(sides, base).verdict
+        assert verdict.word == "mixable with care"
+        assert any("'position_ids'" in reason.what for reason in verdict.reasons)
+
+
+def test_the_limit_of_care_follows_a_lower_distance(tmp_path: Path, family: Family) -> None:
+    """--max-distance below 0.2 lowers the limit of care too, unless both are given and contradict."""
+    side, base = write_folder(tmp_path / "a", family.tuned[0]), write_folder(tmp_path / "base", family.base)
+
+    assert rsoup.check({"a": side}, base, max_distance=0.001).verdict.word == "not one family"
+    with pytest.raises(UsageError, match="cannot be meant"):
+        rsoup.check({"a": side}, base, care=0.3, max_distance=0.1)

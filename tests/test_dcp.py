@@ -161,3 +161,26 @@ def test_what_is_not_whole_is_refused(tmp_path: Path, damage: str) -> None:
 
     assert error.value.code in ("E0701", "E0816", "E0817", "E0819")
     assert error.value.exit_code in (7, 8)
+
+
+def test_tables_in_a_table(tmp_path: Path) -> None:
+    """A state that holds everything under one key is entered, and the choice inside it is asked for."""
+    folder = saved(
+        tmp_path / "app", {"app": {"model": some(1), "ema": some(2), "optim": {"m": torch.ones(2)}}}
+    )
+    only = saved(tmp_path / "only", {"app": {"model": some(1), "optim": {"m": torch.ones(2)}}})
+
+    with pytest.raises(UsageError) as error:
+        open_checkpoint(str(folder))
+
+    assert error.value.hint == "say which one is the model: --key app.model"
+    assert open_checkpoint(str(folder), key="app.model").header.keys() == some(1).keys()
+    assert open_checkpoint(str(only)).header.keys() == some(1).keys()
+
+
+def test_a_part_alone_is_no_checkpoint(tmp_path: Path) -> None:
+    """A .distcp file by itself is refused; its folder is what to name."""
+    folder = saved(tmp_path / "model", some(1))
+
+    with pytest.raises(RefusedFileError, match="a part of a distributed checkpoint"):
+        open_checkpoint(str(folder / "__0_0.distcp"))

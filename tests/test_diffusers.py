@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -148,12 +149,7 @@ def test_one_component_alone(pipelines: Path, tmp_path: Path) -> None:
 def test_components_that_differ_are_refused(pipelines: Path, tmp_path: Path) -> None:
     """A component's configuration counts like a model's, under its name."""
     other = tmp_path / "other"
-    other.mkdir()
-    for file in (pipelines / "two").rglob("*"):
-        if file.is_file():
-            target = other / file.relative_to(pipelines / "two")
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(file.read_bytes())
+    shutil.copytree(pipelines / "two", other)
     config = json.loads((other / "unet/config.json").read_text())
     (other / "unet/config.json").write_text(json.dumps({**config, "cross_attention_dim": 16}))
 
@@ -186,3 +182,18 @@ def test_a_killed_pipeline_merge_resumes(pipelines: Path, tmp_path: Path) -> Non
 
     for name in ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
         assert (tmp_path / "soup" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.fault("F13")
+def test_other_schedules_are_refused(pipelines: Path, tmp_path: Path) -> None:
+    """A model that predicts noise and one that predicts velocity are not averaged: prediction_type counts."""
+    other = tmp_path / "other"
+    shutil.copytree(pipelines / "two", other)
+    config = json.loads((other / "scheduler/scheduler_config.json").read_text())
+    (other / "scheduler/scheduler_config.json").write_text(
+        json.dumps({**config, "prediction_type": "v_prediction"})
+    )
+
+    error = refused(tmp_path, pipelines / "one", other)
+
+    assert "scheduler_config.prediction_type is epsilon in 'one' and v_prediction in 'other'" in whats(error)

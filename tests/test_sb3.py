@@ -11,7 +11,7 @@ import torch
 from checkpoints import write_file
 
 import rsoup as library
-from rsoup.errors import RefusedFileError, UsageError
+from rsoup.errors import IncompatibleError, RefusedFileError, UsageError
 from rsoup.storage.pickled.plain_pickle import dump
 from rsoup.storage.pickled.torch_write import plain_archive
 
@@ -177,3 +177,31 @@ def test_nothing_but_plain_values() -> None:
     """What is not plain is refused, not turned into something else."""
     with pytest.raises(TypeError, match="is not a plain value"):
         dump({"a": object()})
+
+
+def test_other_networks_of_the_same_shapes_are_refused(policies: dict[str, Path], tmp_path: Path) -> None:
+    """What the settings say of the network counts like a config.json: tanh and ReLU are not averaged."""
+    relu = sb3.PPO(
+        "MlpPolicy",
+        "CartPole-v1",
+        seed=0,
+        n_steps=32,
+        device="cpu",
+        policy_kwargs={"activation_fn": torch.nn.ReLU},
+    )
+    relu.save(tmp_path / "relu.zip")
+    recipe = library.make_recipe([policies["one"], tmp_path / "relu.zip"], uniform=True)
+
+    with pytest.raises(IncompatibleError) as error:
+        library.merge(recipe, tmp_path / "soup.zip")
+
+    assert any("policy_kwargs" in problem.what for problem in error.value.details)
+
+
+def test_another_algorithm_is_said(policies: dict[str, Path], tmp_path: Path) -> None:
+    """PPO and A2C policies may be one network; that they are of two algorithms is a note."""
+    sb3.A2C("MlpPolicy", "CartPole-v1", seed=0, device="cpu", policy_kwargs={}).save(tmp_path / "a2c.zip")
+
+    result = library.check({"ppo": policies["one"], "a2c": tmp_path / "a2c.zip"}, headers=True)
+
+    assert any("settings_of_the_algorithm" in note for note in result.notes)

@@ -1195,3 +1195,16 @@ def test_sync_folder_tells_of_a_failing_disk(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "fsync", fail(errno.EIO))
     with pytest.raises(OSError, match="error"):
         sync_folder(str(tmp_path))
+
+
+def test_a_manifest_of_another_file_is_never_lost(tmp_path: Path) -> None:
+    """soup.safetensors would take the manifest of soup.pt: refused, with --overwrite too; its own is replaced."""
+    (tmp_path / "soup.pt").write_bytes(b"weights")
+    (tmp_path / "soup.rsoup.json").write_text('{"subject": [{"name": "soup.pt"}]}')
+
+    for overwrite in (False, True):
+        with pytest.raises(TargetError) as caught:
+            check_target(str(tmp_path / "soup.safetensors"), [], overwrite=overwrite)
+        assert caught.value.code == "E0607"
+        assert "the manifest of 'soup.pt'" in caught.value.message
+    check_target(str(tmp_path / "soup.pt"), [], overwrite=True)

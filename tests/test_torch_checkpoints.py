@@ -256,3 +256,82 @@ def test_other_tensors_are_refused_as_in_safetensors(tmp_path: Path, family: Fam
     error = refused(tmp_path, saved(tmp_path / "a.pt", one), saved(tmp_path / "b.pt", extra))
 
     assert "'extra'" in whats(error)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.fault("G4")
+def test_quantised_layers_are_not_lost(tmp_path: Path) -> None:
+    """A state dict whose quantised layers are packed into tuples is refused: without them it would be no model."""
+    paths = []
+    for i in range(2):
+        packed = (torch.quantize_per_tensor(torch.randn(4, 4), 0.1, 0, torch.qint8), torch.randn(4))
+        state = {
+            "fc.scale": torch.tensor(1.0),
+            "fc._packed_params._packed_params": packed,
+            "norm.weight": torch.ones(4),
+        }
+        paths.append(saved(tmp_path / f"{i}.pt", state))
+
+    with pytest.raises(RefusedFileError) as error:
+        library.merge(library.make_recipe(paths, mix=MIX), tmp_path / "soup.pt")
+
+    assert error.value.code == "E0818"
+    assert "fc._packed_params._packed_params" in error.value.message
+
+
+@pytest.mark.fault("D16")
+def test_a_key_is_asked_of_those_that_have_it(tmp_path: Path, family: Family) -> None:
+    """Experts with `model` and `ema` and a base that is a bare state dict mix by --key, and all of it is said."""
+    one, other = family.tuned
+    base = saved(tmp_path / "base.pt", family.base)
+    paths = [
+        saved(tmp_path / f"{n}.pt", {"model": family.base, "ema": t}) for n, t in (("a", one), ("b", other))
+    ]
+
+    result = library.merge(library.make_recipe(paths, mix=MIX, base=base, key="ema"), tmp_path / "soup.pt")
+
+    assert same(loaded(tmp_path / "soup.pt"), by_hand(one, other))
+    assert any("it has no 'ema' and is a state dict itself" in note for note in result.notes)
+    assert any("the weights are those under 'ema'; not read: 'model'" in note for note in result.notes)
+
+
+def test_options_that_mean_nothing_are_refused(tmp_path: Path, family: Family) -> None:
+    """--key without a PyTorch file, --optimizer-from without an archive, a format against the ending: E0206."""
+    sides = [write_folder(tmp_path / n, t) for n, t in zip("ab", family.tuned, strict=True)]
+    for out, options in (
+        ("soup", {"key": "model"}),
+        ("soup", {"optimizer_from": "a"}),
+        ("soup.safetensors", {"file_format": "torch"}),
+        ("soup.pt", {"file_format": "safetensors"}),
+    ):
+        with pytest.raises(UsageError) as error:
+            library.merge(library.make_recipe(sides, mix=MIX, **options), tmp_path / out)  # type: ignore[arg-type]
+        assert error.value.code == "E0206"
+
+
+def test_a_tensor_safetensors_cannot_hold(tmp_path: Path) -> None:
+    """A tensor called `__metadata__` is refused for safetensors, and stored by torch."""
+    paths = [
+        saved(tmp_path / f"{i}.pt", {"__metadata__": torch.ones(2) * i, "w": torch.ones(2)}) for i in range(2)
+    ]
+    recipe = library.make_recipe(paths, mix=MIX)
+
+    with pytest.raises(UsageError) as error:
+        library.merge(recipe, tmp_path / "never.safetensors")
+    library.merge(recipe, tmp_path / "soup.pt")
+
+    assert error.value.code == "E0218"
+    assert loaded(tmp_path / "soup.pt").keys() == {"__metadata__", "w"}
+
+
+def test_a_variant_that_was_not_asked_for_names_nothing(tmp_path: Path, family: Family) -> None:
+    """A base that has only a variant does not make the soup one: its files have the names loaders look for."""
+    one, other = family.tuned
+    sides = [write_folder(tmp_path / n, t) for n, t in (("a", one), ("b", other))]
+    base = write_folder(tmp_path / "base", family.base, variant="fp16", shards=2)
+
+    result = library.merge(library.make_recipe(sides, mix=MIX, base=base), tmp_path / "soup")
+
+    assert "model-00001-of-00002.safetensors" in result.files
+    assert "model.safetensors.index.json" in result.files
+    assert same(read_tensors(tmp_path / "soup"), by_hand(one, other))

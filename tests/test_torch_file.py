@@ -318,7 +318,11 @@ def test_keys_lead_inside(key: str) -> None:
     ("key", "says", "hint"),
     [
         ("state_dct", "the file has no table 'state_dct'", "did you mean 'state_dict'?"),
-        ("zzz", "the file has no table 'zzz'", "there are '.', 'state_dict' and 'info'"),
+        (
+            "zzz",
+            "the file has no table 'zzz'",
+            "there are '.', 'state_dict' and 'info' ('.' is the whole file)",
+        ),
         ("epoch", "the file has no table 'epoch'", None),
         ("state_dict.w", "the file has no table 'state_dict.w'", None),
         ("info", "'info' holds no tensors", None),

@@ -13,6 +13,7 @@ from rsoup.family.checking import CheckResult, check
 from rsoup.family.measures import Measures, Part
 from rsoup.family.verdict import MIXABLE, NOT_ONE
 from rsoup.report.terminal import text
+from rsoup.request import MISSING, VOCABS
 
 EXIT_NOT_ONE = 3
 _ALLOWED = ("symlinks", "unindexed")
@@ -23,12 +24,13 @@ def run(
     base: str | None,
     *,
     headers: bool,
-    care: float,
+    care: float | None,
     max_distance: float,
     strict: bool,
     variant: str | None,
     key: str | None,
     missing: str | None,
+    vocab: str | None,
     drop: Sequence[str],
     allow: Sequence[str],
     threads: int | None,
@@ -37,8 +39,11 @@ def run(
     """Check, show everything, and return the exit code: 0, or 3 where they are not one family."""
     if wrong := [name for name in allow if name not in _ALLOWED]:
         raise UsageError("E0211", f"a check cannot allow {listing(wrong)}", hint="symlinks or unindexed")
-    if missing not in (None, "base"):
-        raise UsageError("E0210", f"there is no missing '{show(missing)}'", hint="--missing base")
+    for option, value, known in (("missing", missing, MISSING), ("vocab", vocab, VOCABS)):
+        if value is not None and value not in known:
+            raise UsageError(
+                "E0210", f"there is no {option} '{show(value)}'", hint=f"--{option} {' or '.join(known)}"
+            )
     with ProgressBar(console) as bar:
         result = check(
             named(checkpoints),
@@ -49,6 +54,7 @@ def run(
             variant=variant,
             key=key,
             missing=missing,
+            vocab=vocab,
             drop=drop,
             allow=allow,
             threads=threads,

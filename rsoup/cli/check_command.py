@@ -24,8 +24,12 @@ def check(
         bool, typer.Option("--headers", help="Read headers, configs and tokenizers alone, no weights.")
     ] = False,
     care: Annotated[
-        float, typer.Option("--care", help="From this share of the base's norm on, mix with care.")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            "--care",
+            help="From this share of the base's norm on, mix with care; default 0.2, or --max-distance.",
+        ),
+    ] = None,
     max_distance: Annotated[
         float,
         typer.Option("--max-distance", help="Beyond this share of the base's norm it is another family."),
@@ -40,6 +44,12 @@ def check(
     missing: Annotated[
         str | None,
         typer.Option("--missing", metavar="base", help="base: what a partial fine-tune lacks is the base's."),
+    ] = None,
+    vocab: Annotated[
+        str | None,
+        typer.Option(
+            "--vocab", metavar="truncate|pad", help="Make vocabularies equally long, as merge would."
+        ),
     ] = None,
     drop: Annotated[
         list[str] | None,
@@ -74,6 +84,6 @@ def check(
 
     code = command.run(
         checkpoints, base, headers=headers, care=care, max_distance=max_distance, strict=strict, variant=variant,
-        key=key, missing=missing, drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads, console=Console(as_json=json_, quiet=quiet),
+        key=key, missing=missing, vocab=vocab, drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads, console=Console(as_json=json_, quiet=quiet),
     )  # fmt: skip
     raise typer.Exit(code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from rsoup.console import Console
-from rsoup.errors import show
+from rsoup.errors import AccessError, show
 from rsoup.storage.files import open_error
 from rsoup.storage.parts import is_held, leftovers, remove_unheld
 from rsoup.storage.target import target_error
@@ -17,6 +17,8 @@ def run(folder: str, *, yes: bool, console: Console) -> None:
         paths = [os.path.join(folder, name) for name in leftovers(folder)]
     except OSError as error:
         raise open_error(error, show(folder)) from error
+    if not os.path.isdir(folder):
+        raise AccessError("E0701", "no such folder", where=show(folder), hint="check the spelling")
     found = [path for path in paths if not is_held(path)]
     if yes:
         found = [path for path in found if _remove(path)]

@@ -15,12 +15,21 @@ SHOWN = 20
 KEYS_SHOWN = 6
 
 
-def run(a: str, b: str, *, tensors: Sequence[str], threads: int | None, console: Console) -> int:
+def run(
+    a: str,
+    b: str,
+    *,
+    tensors: Sequence[str],
+    variant: str | None,
+    key: str | None,
+    threads: int | None,
+    console: Console,
+) -> int:
     """Compare, show what differs, and return 0, or 9 where anything does."""
     from rsoup.proof.differing import diff
 
     with ProgressBar(console) as bar:
-        result = diff(a, b, tensors=tensors, threads=threads, progress=bar)
+        result = diff(a, b, tensors=tensors, variant=variant, key=key, threads=threads, progress=bar)
     names = [*(row.name for row in result.tensors), *(row.name for row in result.files)]
     console.result(text(result), as_json(result), "\n".join(show(name, len(name)) for name in names))
     return 0 if result.same else MismatchError.exit_code

@@ -79,7 +79,7 @@ def verify(
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A folder or a .safetensors file.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A checkpoint: a folder or a weight file.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     tensor: Annotated[
         list[str] | None,
@@ -88,6 +88,12 @@ def diff(
             metavar="GLOB",
             help="Compare only the tensors of this name, and no files; may be given several times.",
         ),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="The entry of a PyTorch file that holds the weights.")
     ] = None,
     threads: Threads = None,
     json_: Json = False,
@@ -102,6 +108,12 @@ def diff(
     from rsoup.console import Console
 
     code = command.run(
-        a, b, tensors=tensor or (), threads=threads, console=Console(as_json=json_, quiet=quiet)
+        a,
+        b,
+        tensors=tensor or (),
+        variant=variant,
+        key=key,
+        threads=threads,
+        console=Console(as_json=json_, quiet=quiet),
     )
     raise typer.Exit(code)

@@ -38,7 +38,9 @@ _SEMANTIC = re.compile(
     r"swiglu_.*|window_size|pooler_act|.*_hidden_act|feat_extract_.*|mamba_.*|ssm_.*|use_bidirectional_attention|vision_feature_.*|"
     r"image_token_.*|original_max_position_embeddings|mlp_ratios?|is_gated_act|do_stable_layer_norm|enable_bias|layer_type|"
     r"apply_residual_connection_post_layernorm|_remove_final_layer_norm|use_absolute_embeddings|expand|n_groups|"
-    r".*conv_.*|in_channels|out_channels|sample_size|block_out_channels|cross_attention_dim|norm_num_groups|_class_name|pooling.*)$"
+    r".*conv_.*|in_channels|out_channels|sample_size|block_out_channels|cross_attention_dim|norm_num_groups|_class_name|pooling.*|"
+    r"policy_class|policy_kwargs|observation_space|action_space|use_sde|"
+    r"prediction_type|beta_.*|num_train_timesteps|rescale_betas_zero_snr|trained_betas)$"
 )
 _TRAINING = re.compile(r".*(?:dropout|_loss.*|_init.*|initializer.*)$")
 _NULL_IS_OFF = re.compile(

@@ -8,6 +8,7 @@ from rsoup.compat.headers import Mismatch
 from rsoup.compat.tokenizer import compare_tokenizers
 from rsoup.errors import listing, show
 from rsoup.storage.files import parse_json
+from rsoup.storage.pickled.sb3 import SETTINGS
 from rsoup.storage.protocols import Source
 
 MAX_CONFIG_BYTES = 10_000_000
@@ -29,17 +30,50 @@ _COMPARED = (
     "special_tokens_map.json",
     "generation_config.json",
     "preprocessor_config.json",
-    "scheduler_config.json",
+)
+
+
+_POLICY = ("policy_class", "policy_kwargs", "observation_space", "action_space", "use_sde")
+_ALGORITHMS = (
+    "clip_range",
+    "n_epochs",
+    "target_entropy",
+    "exploration_rate",
+    "policy_delay",
+    "top_quantiles_to_drop_per_net",
 )
 
 
 def config_of(source: Source) -> Mapping[str, object] | None:
-    """The parsed config.json of a checkpoint; of a pipeline all of its components', each under NAME_config."""
+    """The parsed config.json of a checkpoint; of a pipeline all of its components', each under NAME_config.
+
+    Of a policy of Stable-Baselines3, what its settings say of the network and the spaces it acts in.
+    """
+    if SETTINGS in source.skipped_files:
+        return _policy(_parsed(source, SETTINGS) or {})
     if _PIPELINE in source.side_files:
         parts = [name.partition("/")[0] for name in source.side_files if name.endswith("/config.json")]
         found = {f"{part}_config": _parsed(source, f"{part}/config.json") for part in parts}
+        found["scheduler_config"] = _parsed(source, "scheduler/scheduler_config.json")
         return {part: config for part, config in found.items() if config is not None}
     return _parsed(source, "config.json")
+
+
+def _policy(settings: Mapping[str, object]) -> Mapping[str, object]:
+    """The readable part of what decides a policy; pickled objects are never opened."""
+    found = {key: _readable(settings[key]) for key in _POLICY if key in settings}
+    own = [key for key in _ALGORITHMS if key in settings]
+    return {**found, "settings_of_the_algorithm": ", ".join(own)}
+
+
+def _readable(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _readable(inner)
+        for key, inner in value.items()
+        if key not in (":serialized:", "__doc__", "_np_random") and not str(key).startswith("_abc")
+    }
 
 
 def _parsed(source: Source, name: str) -> Mapping[str, object] | None:

@@ -55,11 +55,12 @@ def check(
     base: Path | None = None,
     *,
     headers: bool = False,
-    care: float = CARE_DISTANCE,
+    care: float | None = None,
     max_distance: float = MAX_DISTANCE,
     variant: str | None = None,
     key: str | None = None,
     missing: str | None = None,
+    vocab: str | None = None,
     drop: Sequence[str] = (),
     allow: Sequence[str] = (),
     threads: int | None = None,
@@ -69,14 +70,14 @@ def check(
 
     Without `base`, one that the checkpoints' metadata names is used where it lies on this machine; else only the
     distances between the checkpoints are measured. With `headers` no weights are read. Names that differ in one
-    total way are mapped, and `missing="base"` completes partial fine-tunes, as in merge. Tensors that a glob of
+    total way are mapped, `missing="base"` completes partial fine-tunes and `vocab` makes vocabularies equally long, as in merge. Tensors that a glob of
     `drop` matches are left out of everything; `allow` may hold `symlinks` and `unindexed`; `key` is the entry of
     a PyTorch file that holds the weights. Mismatches are reported, never raised.
 
     Raises UsageError (2) for limits that cannot be meant, AccessError (7), RefusedFileError (8).
     """
     begun = time.monotonic()
-    limits = _limits(care, max_distance)
+    limits = _limits(min(CARE_DISTANCE, max_distance) if care is None else care, max_distance)
     named = _named(checkpoints)
     leniency = Leniency("symlinks" in allow, "unindexed" in allow)
     with ExitStack() as stack:
@@ -100,10 +101,15 @@ def check(
                 used = None
         together = [*fine_tuned, *([reference] if reference else [])]
         without = _dropped(together, drop)
-        sources, reference, views = aligned(fine_tuned, reference, without, missing=missing)
+        sources, reference, views = aligned(fine_tuned, reference, without, missing=missing, vocab=vocab)
         notes += views
         ordered: list[Source] = [*sources, reference] if reference else [*sources[1:], sources[0]]
-        found = compare([reference, *sources] if reference else sources, without, weights=not headers)
+        found = compare(
+            [reference, *sources] if reference else sources,
+            without,
+            weights=not headers,
+            resized=vocab is not None,
+        )
         notes += [*found.notes, *found.remarks, *_licences(sources)]
         measured, left_out = (
             [name for name in names if name not in without]

@@ -123,7 +123,7 @@ class Kernel:
             result.products = products(rows)
             if not math.isfinite(sum(result.products)):
                 self._set_aside(views, result)
-        if self.moved:  # last, as it may turn the stored bits over
+        if self.moved or views.typed is None:  # last, as it may turn the stored bits over
             result.counts = counts(views, signed=views.typed is not None)
         return result
 

@@ -96,9 +96,12 @@ def measure(records: Sequence[TensorRecord], names: Sequence[str], *, base: bool
     names = tuple(names)
     nonfinite = _nonfinite(floats, len(names), base=base)
     carried = sum(record.carried for record in floats)
+    copied = tuple(record.name for record in records if not record.products and any(record.changed))
     if not base:
         norm, absolute, relative = _pairs(_origin_first(gram))
-        return Measures(names, elements, norm, absolute, relative, nonfinite=nonfinite, carried=carried)
+        return Measures(
+            names, elements, norm, absolute, relative, nonfinite=nonfinite, carried=carried, copied=copied
+        )
     norm, absolute, relative = _pairs(gram)
     groups: dict[str, list[TensorRecord]] = {}
     for record in floats:
@@ -120,7 +123,7 @@ def measure(records: Sequence[TensorRecord], names: Sequence[str], *, base: bool
         nonfinite=nonfinite,
         carried=carried,
         below_precision=tuple((i, r.name) for r in floats for i, below in enumerate(r.rounding) if below),
-        copied=tuple(r.name for r in records if not r.products and any(r.changed)),
+        copied=copied,
     )  # fmt: skip
 
 

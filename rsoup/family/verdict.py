@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rsoup.compat.headers import Mismatch
-from rsoup.errors import show
+from rsoup.errors import listing, show
 from rsoup.family.measures import Measures, Part
 from rsoup.merging import CARE_DISTANCE
 from rsoup.recipe import MAX_DISTANCE
@@ -44,7 +44,7 @@ class Reason:
     """Why the verdict is what it is: which measure, of which checkpoint, its value and its limit, what it means.
 
     `verdict` is what this reason alone would make of it; `measure` one of `mismatch`, `nonfinite`, `distance`,
-    `layer`, `pair`, `cosine`.
+    `layer`, `pair`, `cosine`, `copied`.
     """
 
     verdict: str
@@ -70,6 +70,7 @@ def judge(mismatches: Sequence[Mismatch], measures: Measures | None, limits: Lim
         reasons += _nonfinite(measures)
         reasons += _distances(measures, limits) if measures.total else _pairs(measures, limits)
         reasons += _cosines(measures)
+        reasons += _copied(measures)
     reasons.sort(key=lambda reason: _WORDS.index(reason.verdict))
     return Verdict(reasons[0].verdict if reasons else MIXABLE, tuple(reasons))
 
@@ -162,6 +163,14 @@ def _cosines(measures: Measures) -> Iterator[Reason]:
                 pair = f"'{show(measures.names[j])}' and '{show(measures.names[i])}'"
                 what = f"the updates of {pair} point away from each other (cosine {value:.2f}): their soup undoes both"
                 yield Reason(WITH_CARE, "cosine", what, measures.names[i], value, _OPPOSED)
+
+
+def _copied(measures: Measures) -> Iterator[Reason]:
+    """Integers that differ have no average: a soup has to take them from one checkpoint."""
+    names = [name for name in measures.copied if not name.endswith("num_batches_tracked")]
+    if names:
+        what = f"{listing(names, 3)} cannot be averaged and differ: merge takes them from one ingredient, --buffers-from NAME"
+        yield Reason(WITH_CARE, "copied", what, None, float(len(names)), 0.0)
 
 
 def _number(value: float | None) -> str:

@@ -85,20 +85,23 @@ def diff(
     b: str | os.PathLike[str],
     *,
     tensors: Sequence[str] = (),
+    variant: str | None = None,
+    key: str | None = None,
     threads: int | None = None,
     progress: OnProgress | None = None,
 ) -> DiffResult:
     """The tensors and files in which the checkpoints `a` and `b` (folders or files) differ, bit by bit.
 
-    `tensors` are globs; with them only the tensors they match are compared, and no files. Memory does not
-    grow with the checkpoints. Raises UsageError E0209 (a glob that matches nothing), AccessError (7),
+    `tensors` are globs; with them only the tensors they match are compared, and no files. `variant` and `key`
+    are those of merge. Memory does not grow with the checkpoints. Raises UsageError E0209 (a glob that matches nothing), AccessError (7),
     RefusedFileError (8).
     """
     with ExitStack() as stack:
         opened: list[Source] = []
         for path in (a, b):
-            opened.append(open_checkpoint(os.fspath(path)))
+            opened.append(open_checkpoint(os.fspath(path), variant=variant, key=key))
             stack.callback(opened[-1].close)
+            opened[-1].check_sums()
         one, other = opened
         names = _matching([*dict.fromkeys([*one.header, *other.header])], tensors)
         shared = [

@@ -151,6 +151,11 @@ def digests(
         Difference(f"tensor '{show(name)}'", "its digest is not that of the manifest") for name in altered
     ]
     by_name = {subject.name: subject for subject in claims.subjects}
+    found += [
+        Difference(show(file.name), "the manifest says nothing of this file")
+        for file in source.files
+        if file.name not in by_name
+    ]
     for file in source.files:
         if file.name in by_name:
             inside = [tensors[name] for name in file.tensors]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rsoup.compat.files import MAX_CONFIG_BYTES
@@ -35,13 +36,29 @@ def load(out: str, soup: Source) -> Level:
     else:
         found += [d for file in soup.files for d in _with_torch(folder_of(out), file, soup)]
         said.append(f"torch {importlib.metadata.version('torch')} reads the same tensors")
-    if "model_index.json" in soup.side_files:
-        more, text = _with_diffusers(out, soup)
-    else:
-        more, text = _with_transformers(out, soup)
+    with _quiet():
+        more, text = _with_its_library(out, soup)
     found += more
     said.append(text)
     return Level(None, "load", "; ".join(said), tuple(found), {"tensors": len(soup.header)})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Libraries that draw bars and say things on stderr do not, meanwhile; where they cannot be told so, they may."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
+
+
+def _with_its_library(out: str, soup: Source) -> tuple[list[Difference], str]:
+    """(differences, what was done): the library that the folder's own files name loads it."""
+    if "model_index.json" in soup.side_files:
+        return _with_diffusers(out, soup)
+    data = soup.side_file("config.json", MAX_CONFIG_BYTES) if os.path.isdir(out) else None
+    config = parse_json(data, "config.json") if data is not None else None
+    if isinstance(config, dict) and "_diffusers_version" in config:
+        return _with_diffusers(out, soup, str(config.get("_class_name")))
+    return _with_transformers(out, config, soup)
 
 
 def _with_safetensors(folder: str, soup: Source) -> list[Difference]:
@@ -85,21 +102,32 @@ def _with_torch(folder: str, file: FileLayout, soup: Source) -> list[Difference]
     return [d for name in file.tensors for d in _compared(soup, name, value[inner[name]], "torch")]
 
 
-def _with_diffusers(out: str, soup: Source) -> tuple[list[Difference], str]:
-    """(differences, what was done): the pipeline that model_index.json names loads the folder."""
+def _with_diffusers(out: str, soup: Source, kind: str = "DiffusionPipeline") -> tuple[list[Difference], str]:
+    """(differences, what was done): diffusers loads the pipeline, or the component of class `kind`."""
     try:
         import diffusers
         import torch
     except ImportError:
         return [], "diffusers is not installed, and was not asked"
+    made: Any = getattr(diffusers, kind, None) if kind.isidentifier() else None
+    if made is None:
+        return [], f"diffusers {diffusers.__version__} has no '{show(kind)}', and was not asked"
+    safe = soup.files[0].name.endswith(".safetensors")
+    options: dict[str, Any] = (
+        {"trust_remote_code": False} if kind == "DiffusionPipeline" else {"use_safetensors": safe}
+    )
     try:
-        open_pipeline: Any = diffusers.DiffusionPipeline.from_pretrained
-        pipeline = open_pipeline(out, local_files_only=True, trust_remote_code=False)
+        loaded = made.from_pretrained(out, local_files_only=True, **options)
     except Exception as error:
         return [Difference("diffusers", f"it cannot load the folder: {show(error, 300)}")], ""
+    parts = (
+        {f"{part}/": module for part, module in loaded.components.items()}
+        if kind == "DiffusionPipeline"
+        else {"": loaded}
+    )
     state = {
-        f"{part}/{name}": value
-        for part, module in pipeline.components.items()
+        f"{part}{name}": value
+        for part, module in parts.items()
         if isinstance(module, torch.nn.Module)
         for name, value in module.state_dict().items()
     }
@@ -112,7 +140,7 @@ def _with_diffusers(out: str, soup: Source) -> tuple[list[Difference], str]:
             found += _compared(soup, name, state[name], "diffusers")
     return (
         found,
-        f"diffusers {diffusers.__version__} loads it as {type(pipeline).__name__}, every tensor in its place",
+        f"diffusers {diffusers.__version__} loads it as {type(loaded).__name__}, every tensor in its place",
     )
 
 
@@ -135,10 +163,8 @@ def _compared(soup: Source, name: str, value: torch.Tensor, library: str) -> lis
     return [Difference(f"tensor '{show(name)}'", what)]
 
 
-def _with_transformers(out: str, soup: Source) -> tuple[list[Difference], str]:
+def _with_transformers(out: str, config: object, soup: Source) -> tuple[list[Difference], str]:
     """(differences, what was done): the model class that config.json names loads the folder."""
-    data = soup.side_file("config.json", MAX_CONFIG_BYTES) if os.path.isdir(out) else None
-    config = parse_json(data, "config.json") if data is not None else None
     named = config.get("architectures") if isinstance(config, dict) else None
     if not isinstance(named, list) or not named or not isinstance(named[0], str):
         return [], "no config.json that names a transformers model"

@@ -16,9 +16,9 @@ from rsoup.storage.files import open_error, open_regular, read_whole, stays_insi
 from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
 from rsoup.storage.index import Index, check_index
 from rsoup.storage.pickled.dcp import is_distributed, open_distributed
-from rsoup.storage.pickled.sb3 import Sb3Archive
+from rsoup.storage.pickled.sb3 import SETTINGS, Sb3Archive
 from rsoup.storage.protocols import FileLayout
-from rsoup.storage.weight_file import PickledFile, WeightFile, open_weight_file, tied_note
+from rsoup.storage.weight_file import PickledFile, SafetensorsFile, WeightFile, open_weight_file, tied_note
 from rsoup.tensors import Header, TensorSpec
 
 _CHUNK_BYTES = 1 << 20
@@ -161,8 +161,8 @@ class CheckpointSource:
         self.name = name
         self.folder = folder
         self.side_files = tuple(along)
-        self.skipped_files = tuple(skipped)
         self._opened = tuple(file for _, _, file in files)
+        self.skipped_files = tuple(skipped) if self.archive is None else (SETTINGS,)
         self._where: dict[str, tuple[WeightFile, str]] = {}
         header: dict[str, TensorSpec] = {}
         layouts = []
@@ -184,6 +184,11 @@ class CheckpointSource:
         if len(self._opened) == 1:  # whose note it is, is plain
             inside = [note.removeprefix(f"{self._opened[0].file.shown}: ") for note in inside]
         self.notes = (*notes, *inside, *_twins("tensors", self.header))
+
+    @property
+    def keyed(self) -> bool:
+        """Whether some file of it may hold several tables of tensors, of which `key` names one."""
+        return not all(isinstance(file, SafetensorsFile) for file in self._opened)
 
     @property
     def archive(self) -> Sb3Archive | None:
@@ -221,6 +226,8 @@ class CheckpointSource:
 
     def side_file(self, name: str, limit: int) -> bytes | None:
         """The contents of a side file of at most `limit` bytes; None where there is none."""
+        if self.archive is not None:  # no file beside it, but a member inside
+            return self.archive.content(name, limit) if name == SETTINGS else None
         if name not in self.side_files and name not in self.skipped_files:
             return None
         return read_whole(os.path.join(self.folder, name), show(f"{self.name}/{name}"), limit)

@@ -33,6 +33,10 @@ def other_format(head: bytes) -> tuple[str, str] | None:
     """What a file that begins with `head` is and what to do about it; None where nothing tells."""
     if head.lstrip().lower().startswith(_MARKUP):
         return "a web page saved under this name", "fetch the file again, with a token if it is gated"
+    if head.lstrip()[:1] in (b"{", b"["):
+        return "a JSON text", "name the folder or the weight file, not what lies beside it"
+    if head.startswith(b"\x93NUMPY"):
+        return "a NumPy array", "save it as a tensor, with safetensors or torch.save"
     for magic, what, hint in _FORMATS:
         if head.startswith(magic):
             return what, hint

@@ -68,11 +68,25 @@ def check_target(out: str, inputs: Iterable[str], *, overwrite: bool) -> None:
             continue
         except (OSError, ValueError) as error:
             raise target_error(error, shown) from error
+        if single and path != out:
+            _check_own_manifest(path, out)
         _check_replaceable(path, status.st_mode, single=single, overwrite=overwrite)
     lost = set(_folders_in(out))
     for path in inputs:
         if _identity(path) in lost:
             raise _touches("contains the input", path, shown)
+
+
+def _check_own_manifest(path: str, out: str) -> None:
+    """E0607 where the manifest's place is taken by that of a file with another ending."""
+    named = _listed(path)
+    if named and os.path.basename(out) not in named:
+        raise TargetError(
+            "E0607",
+            f"'{show(path)}' is the manifest of {listing(named, 2)}, and would be lost",
+            where=show(out),
+            hint="choose another name: two soups in one folder differ in more than their ending",
+        )
 
 
 def _check_replaceable(path: str, mode: int, *, single: bool, overwrite: bool) -> None:
@@ -105,7 +119,8 @@ def _check_model_folder(path: str, shown: str) -> None:
             return
         if os.path.samefile(path, "."):
             raise _irreplaceable(shown, "is the folder you are in")
-        known = _own_names(path) if "rsoup.json" in folders else None
+        listed = _listed(os.path.join(path, "rsoup.json")) if "rsoup.json" in folders else None
+        known = None if listed is None else {"rsoup.json", *(name.partition("/")[0] for name in listed)}
     except OSError as error:
         raise target_error(error, shown) from error
     if known is None:
@@ -117,14 +132,13 @@ def _check_model_folder(path: str, shown: str) -> None:
         raise _irreplaceable(shown, f"holds {listing(others, 3)}, which would be lost")
 
 
-def _own_names(path: str) -> set[str]:
-    """The names in a soup's folder that its manifest tells of."""
+def _listed(manifest: str) -> list[str]:
+    """The names of the files a manifest lists; none where it is no manifest."""
     try:
-        with open(os.path.join(path, "rsoup.json"), "rb") as file:
-            subject = json.load(file)["subject"]
-        return {"rsoup.json", *(str(entry["name"]).partition("/")[0] for entry in subject)}
-    except (ValueError, KeyError, TypeError):
-        return {"rsoup.json"}
+        with open(manifest, "rb") as file:
+            return [str(entry["name"]) for entry in json.load(file)["subject"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _irreplaceable(shown: str, what: str) -> TargetError:

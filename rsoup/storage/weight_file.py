@@ -146,6 +146,10 @@ def open_weight_file(path: str, shown: str, key: str | None = None) -> WeightFil
     `key` is the entry of a PyTorch file that holds the weights. Raises AccessError E0701, E0702 and
     RefusedFileError E08xx; the file is closed again then.
     """
+    if path.lower().endswith(".distcp"):
+        raise RefusedFileError(
+            "E0810", "this is a part of a distributed checkpoint", where=shown, hint="name its folder instead"
+        )
     file = open_regular(path, shown)
     try:
         head = bytearray(min(4, file.size))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rsoup.errors import RefusedFileError, UsageError, listing, show
+from rsoup.errors import AccessError, RefusedFileError, UsageError, listing, show
 from rsoup.storage.files import MAX_JSON_BYTES, OpenFile, open_regular, read_whole, safe_name
 from rsoup.storage.pickled.dcp_metadata import CONVERT, Metadata, not_whole, parse_metadata
 from rsoup.storage.pickled.dcp_metadata import NAME as METADATA
@@ -122,7 +122,10 @@ def _open(opened: dict[str, OpenFile], folder: str, name: str, shown: str) -> Op
             raise not_whole(
                 f"{shown}/{METADATA}", f"it places rows in '{show(name)}', which is no file beside it"
             )
-        opened[name] = open_regular(os.path.join(folder, name), f"{shown}/{show(name)}")
+        try:
+            opened[name] = open_regular(os.path.join(folder, name), f"{shown}/{show(name)}")
+        except AccessError as error:
+            raise not_whole(f"{shown}/{show(name)}", error.message) from error
     return opened[name]
 
 
@@ -130,17 +133,8 @@ def _chosen(
     paths: Mapping[str, Sequence[object]], key: str | None, at: str
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """(name in the checkpoint → name of the tensor, notes): the tensors under `key`, or under the one entry there is."""
-    tops = dict.fromkeys(str(path[0]) for path in paths.values() if len(path) > 1)
-    weights = [top for top in tops if not top.lower().startswith(_NOT_WEIGHTS)]
-    wanted = key.split(".") if key is not None else weights if len(weights) == 1 else []
-    if key is None and len(weights) > 1:
-        raise UsageError(
-            "E0215",
-            f"it holds several tables of tensors: {listing(weights)}",
-            where=at,
-            hint=f"say which one is the model: --key {show(weights[0])}",
-        )
-    if key is None and not weights:
+    wanted = key.split(".") if key is not None else _descend(paths, at)
+    if not wanted:
         found = {name: name for name, path in paths.items() if len(path) == 1}
         return found, _left(paths, found)
     found = {
@@ -153,9 +147,30 @@ def _chosen(
             "E0215",
             f"there is nothing under '{show(key)}'",
             where=at,
-            hint=f"it holds {listing(list(tops))}",
+            hint=f"it holds {listing(list(dict.fromkeys(str(path[0]) for path in paths.values())))}",
         )
     return found, (f"the weights are those under '{show('.'.join(wanted))}'", *_left(paths, found))
+
+
+def _descend(paths: Mapping[str, Sequence[object]], at: str) -> list[str]:
+    """The keys that lead to the one table of tensors that is no optimiser's; UsageError E0215 where there are several."""
+    prefix: list[str] = []
+    while True:
+        depth = len(prefix)
+        below = [path for path in paths.values() if [str(part) for part in path[:depth]] == prefix]
+        inner = dict.fromkeys(str(path[depth]) for path in below if len(path) > depth + 1)
+        tables = [name for name in inner if not name.lower().startswith(_NOT_WEIGHTS)]
+        if not tables or any(len(path) == depth + 1 for path in below if depth):
+            return prefix
+        if len(tables) > 1:
+            names = [".".join([*prefix, name]) for name in tables]
+            raise UsageError(
+                "E0215",
+                f"it holds several tables of tensors: {listing(names)}",
+                where=at,
+                hint=f"say which one is the model: --key {show(names[0])}",
+            )
+        prefix.append(tables[0])
 
 
 def _left(paths: Mapping[str, object], found: Mapping[str, str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from rsoup.storage.pickled.zip_members import Member, Reader, Window, read_membe
 POLICY = "policy.pth"
 VARIABLES = "pytorch_variables.pth"
 OPTIMIZER = "optimizer.pth"  # how the names of all its optimiser states end
-_DATA = "data"
+SETTINGS = "data"
 MAX_MEMBER_BYTES = 1_000_000_000
 
 
@@ -56,9 +56,9 @@ class Sb3Archive:
             )
         return Window(self.reader, member.begin, member.size)
 
-    def content(self, name: str) -> bytes:
-        """The bytes of a member, its checksum compared."""
-        return read_member(self.reader, self.members[name], MAX_MEMBER_BYTES, self.shown)
+    def content(self, name: str, limit: int = MAX_MEMBER_BYTES) -> bytes:
+        """The bytes of a member of at most `limit` bytes, its checksum compared."""
+        return read_member(self.reader, self.members[name], limit, self.shown)
 
 
 def table(archive: Sb3Archive, name: str) -> dict[object, object]:
@@ -74,7 +74,7 @@ def table(archive: Sb3Archive, name: str) -> dict[object, object]:
 
 def looks_like_sb3(reader: Reader, shown: str) -> bool:
     """Whether a zip archive is one of Stable-Baselines3. Raises RefusedFileError E0816 for a broken archive."""
-    return {POLICY, _DATA} <= read_directory(reader, shown).keys()
+    return {POLICY, SETTINGS} <= read_directory(reader, shown).keys()
 
 
 def read_sb3(reader: Reader, shown: str) -> Sb3Archive:

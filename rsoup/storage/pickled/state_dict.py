@@ -38,9 +38,16 @@ def choose(value: object, key: str | None, shown: str) -> Chosen:
         what = "one tensor" if is_tensor(value) else "no table"
         raise _none(shown, f"the file holds {what} where a state dict should be")
     finder = _Finder(shown)
-    if key is not None:
-        return Chosen(finder.at(top, key), key, ())
     found = finder.candidates(top)
+    if key is not None and key != WHOLE and list(found) == [WHOLE] and key not in top:
+        note = f"{shown}: it has no '{show(key)}' and is a state dict itself, which is read whole"
+        return Chosen(top, WHOLE, (note,))
+    if key is not None:
+        beside = [o for o in top if isinstance(o, str) and not f"{key}.".startswith(f"{o}.")]
+        also = f"; not read: {listing(beside)}" if beside and key != WHOLE else ""
+        return Chosen(
+            _Finder(shown).at(top, key), key, (f"{shown}: the weights are those under '{show(key)}'{also}",)
+        )
     if not top:
         return Chosen(top, WHOLE, ())
     if not found:
@@ -145,7 +152,9 @@ class _Finder:
                 "E0215",
                 f"the file has no table '{show(key)}'",
                 where=self._shown,
-                hint=f"did you mean '{show(near[0])}'?" if near else f"there are {listing(known, 20)}",
+                hint=f"did you mean '{show(near[0])}'?"
+                if near
+                else f"there are {listing(known, 20)} ('.' is the whole file)",
             )
         if found and not _tensors(found):
             raise UsageError("E0215", f"'{show(key)}' holds no tensors", where=self._shown)

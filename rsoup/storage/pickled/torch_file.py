@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rsoup.errors import RefusedFileError, listing, show
 from rsoup.storage.formats import other_than_torch
 from rsoup.storage.pickled.pickle_machine import PickleEndError, interpret
-from rsoup.storage.pickled.state_dict import Chosen, choose
+from rsoup.storage.pickled.state_dict import Chosen, as_table, choose
 from rsoup.storage.pickled.stored_tensor import StoredTensor
-from rsoup.storage.pickled.torch_tensor import Storage, TensorReader, is_tensor, storage_of
+from rsoup.storage.pickled.torch_tensor import Storage, TensorReader, holds_tensors, is_tensor, storage_of
 from rsoup.storage.pickled.torch_zip import TorchArchive, read_torch_archive
 from rsoup.storage.pickled.zip_members import Member, Reader, check_crcs, read_bytes, read_member
 from rsoup.storage.safetensors_header import MAX_NAME_BYTES
@@ -210,6 +210,13 @@ def _collected(
                 "name the part that is the model: --key NAME",
             )
         if not is_tensor(node):
+            if as_table(node, shown) is None and holds_tensors(node):
+                raise RefusedFileError(
+                    "E0818",
+                    f"'{show(name)}' holds tensors inside something that is none (a quantised layer?); without it this is no model",
+                    where=shown,
+                    hint="mix the original checkpoints, then quantise the soup",
+                )
             ignored.append(name)
             continue
         _check_name(name, shown)

@@ -126,6 +126,26 @@ def is_tensor(node: object) -> TypeGuard[Call]:
     )
 
 
+def holds_tensors(node: object) -> bool:
+    """Whether there is a tensor somewhere inside a value that is none."""
+    met: set[int] = set()  # values that hold each other twice over could stand for billions
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in met:
+            continue
+        met.add(id(part))
+        if is_tensor(part):
+            return True
+        if isinstance(part, list | tuple):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, Call):
+            waiting += [part.args, part.state, part.items, part.table]
+    return False
+
+
 def is_scalar(node: Call) -> bool:
     """Whether a tensor has no dimensions, as counters, losses and learning rates have none."""
     while node.args and isinstance(node.args[0], Call):

@@ -37,7 +37,20 @@ def read_torch_archive(reader: Reader, shown: str) -> TorchArchive:
     """
     members: dict[str, Member] = {}
     root = ""
-    for name, member in read_directory(reader, shown).items():
+    directory = read_directory(reader, shown)
+    if any(name.endswith("/constants.pkl") for name in directory):
+        raise _refuse(
+            shown,
+            "this is a TorchScript program, not a checkpoint",
+            "save the state dict of the model instead: torch.save(model.state_dict(), path)",
+        )
+    if directory and all(name.endswith(".npy") for name in directory):
+        raise _refuse(
+            shown,
+            "this is an archive of NumPy arrays",
+            "save them as tensors, with safetensors or torch.save",
+        )
+    for name, member in directory.items():
         root = root or name.partition("/")[0]
         short = name.removeprefix(f"{root}/")
         if short == name or not short or not root:
@@ -45,12 +58,6 @@ def read_torch_archive(reader: Reader, shown: str) -> TorchArchive:
         if not member.stored or member.packed != member.size:
             raise _refuse(shown, f"member '{show(name)}' is compressed; torch.save never compresses")
         members[short] = member
-    if "constants.pkl" in members:
-        raise _refuse(
-            shown,
-            "this is a TorchScript program, not a checkpoint",
-            "save the state dict of the model instead",
-        )
     if "data.pkl" not in members:
         raise _refuse(shown, "this zip archive is not torch.save's: it has no data.pkl")
     archive = TorchArchive(root, members)
