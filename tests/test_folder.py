@@ -695,3 +695,22 @@ def test_files_one_may_not_read(tensors: Tensors, name: str) -> None:
             open_checkpoint(str(path))
     assert (caught.value.code, caught.value.exit_code) == ("E0702", 7)
     assert str(caught.value.where).rstrip("/") == str(path / name)
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("meta-llama/Llama-2-7b", "hf download meta-llama/Llama-2-7b --local-dir NAME"),
+        ("one,two", "NAME=PATH,PATH"),
+        ("./nothing/here/at/all", "check the spelling"),
+    ],
+)
+def test_what_was_meant_is_guessed(uri: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that leads nowhere is told by what it looks like: a repository of the Hub, a group without a name."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(AccessError) as error:
+        open_checkpoint(uri)
+
+    assert error.value.code == "E0701"
+    assert hint in (error.value.hint or "")

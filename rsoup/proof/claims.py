@@ -77,6 +77,14 @@ def read(out: str) -> Claims:
     """
     path = manifest_path(out)
     shown = show_path(path)
+    beside = os.path.join(folder_of(out), manifest.NAME)
+    if not os.path.isdir(out) and not os.path.lexists(path) and os.path.lexists(beside):
+        raise AccessError(
+            "E0730",
+            "this is a file of a soup",
+            where=show_path(out),
+            hint=f"verify its folder: {show_path(folder_of(out))}",
+        )
     if not os.path.lexists(path):
         raise AccessError(
             "E0730",

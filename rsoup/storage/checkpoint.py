@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import sys
 import unicodedata
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from rsoup.errors import RefusedFileError, listing, show, show_path
+from rsoup.errors import RefusedFileError, RsoupError, listing, show, show_path
 from rsoup.storage.files import open_error, open_regular, read_whole, stays_inside
 from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
 from rsoup.storage.index import Index, check_index
@@ -64,7 +65,7 @@ def open_checkpoint(
     try:
         status = os.stat(uri)
     except (OSError, ValueError) as error:
-        raise open_error(error, shown) from error
+        raise _not_there(error, uri, shown) from error
     if stat.S_ISDIR(status.st_mode):
         return _open_folder(
             uri, name or os.path.basename(os.path.abspath(uri)), shown, variant, key, leniency
@@ -72,6 +73,17 @@ def open_checkpoint(
     file_name = os.path.basename(uri)
     with _opened([(uri, shown)], key) as opened:
         return CheckpointSource(name or file_name, os.path.dirname(uri) or ".", [(file_name, "", opened[0])])
+
+
+def _not_there(error: OSError | ValueError, uri: str, shown: str) -> RsoupError:
+    """The error for a path that leads nowhere, with what may have been meant."""
+    found = open_error(error, shown)
+    if isinstance(error, FileNotFoundError) and found.code == "E0701":
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", uri):
+            found.hint = f"a repository of the Hub? download it first: hf download {shown} --local-dir NAME"
+        elif "," in uri:
+            found.hint = "several checkpoints of one reward are one ingredient: NAME=PATH,PATH"
+    return found
 
 
 def _open_folder(
