@@ -705,7 +705,9 @@ def test_files_one_may_not_read(tensors: Tensors, name: str) -> None:
         ("./nothing/here/at/all", "check the spelling"),
     ],
 )
-def test_what_was_meant_is_guessed(uri: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_meant_is_guessed(
+    uri: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A path that leads nowhere is told by what it looks like: a repository of the Hub, a group without a name."""
     monkeypatch.chdir(tmp_path)
 

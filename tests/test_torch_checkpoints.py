@@ -335,3 +335,37 @@ def test_a_variant_that_was_not_asked_for_names_nothing(tmp_path: Path, family: 
     assert "model-00001-of-00002.safetensors" in result.files
     assert "model.safetensors.index.json" in result.files
     assert same(read_tensors(tmp_path / "soup"), by_hand(one, other))
+
+
+@pytest.mark.parametrize("out", ["soup.pt", "soup"])
+@pytest.mark.fault("H10")
+def test_an_interrupted_merge_goes_on(tmp_path: Path, family: Family, out: str) -> None:
+    """A soup in torch's format that was stopped half way ends with the same bytes, checksums and all."""
+    paths = [saved(tmp_path / f"{n}.pt", t) for n, t in zip("ab", family.tuned, strict=True)]
+    recipe = library.make_recipe(paths, mix=MIX, file_format="torch" if out == "soup" else None)
+    library.merge(recipe, tmp_path / f"whole-{out}")
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        library.merge(recipe, tmp_path / out, progress=stop)
+    library.merge(recipe, tmp_path / out)
+
+    one, other = tmp_path / out, tmp_path / f"whole-{out}"
+    if out == "soup":
+        one, other = (next(path.glob("*.bin")) for path in (one, other))
+        assert one.read_bytes() == other.read_bytes()
+    else:  # the folder inside the archive is called as the file is
+        assert same(loaded(one), loaded(other))
+    assert zipfile.ZipFile(one).testzip() is None
+
+
+def test_identical_ingredients_are_said(tmp_path: Path, family: Family) -> None:
+    """The same files given twice are mixed, and that is said."""
+    path = saved(tmp_path / "a.pt", family.tuned[0])
+
+    result = library.merge(library.make_recipe({"one": path, "two": path}, mix=MIX), tmp_path / "soup.pt")
+
+    assert same(loaded(tmp_path / "soup.pt"), family.tuned[0])
+    assert any("'one' and 'two' are the same files: their λ add up" in note for note in result.notes)
