@@ -654,3 +654,12 @@ def test_python_reads_the_same_members() -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.testzip() is None
     assert unzipped(data).keys() == {f"archive/{name}" for name in ("data.pkl", ".format_version", ".storage_alignment", "byteorder", "data/0", "data/1", "version", ".data/serialization_id")}  # fmt: skip
+
+
+def test_arrays_are_told_from_tensors(tmp_path: Path) -> None:
+    """A table of NumPy arrays is no state dict, and that is said."""
+    path = tmp_path / "arrays.pt"
+    torch.save({"a": torch.ones(2).numpy(), "b": torch.ones(3).numpy()}, path)
+
+    with pytest.raises(RefusedFileError, match="2 of its entries are NumPy arrays"):
+        parse_torch_file(open_regular(str(path), "arrays.pt"), "arrays.pt")

@@ -51,7 +51,9 @@ def choose(value: object, key: str | None, shown: str) -> Chosen:
     if not top:
         return Chosen(top, WHOLE, ())
     if not found:
-        raise _none(shown, "nothing in the file is a table of names and tensors")
+        arrays = sum(isinstance(v, Call) and v.function.module.startswith("numpy") for v in top.values())
+        also = f"; {arrays} of its entries are NumPy arrays" if arrays else ""
+        raise _none(shown, f"nothing in the file is a table of names and tensors{also}")
     names = list(found)
     if len(names) > 1:
         raise UsageError(

@@ -73,7 +73,8 @@ def _find_directory(reader: Reader, shown: str) -> tuple[int, int, int]:
         found = tail.rfind(b"PK\5\6")
         if found < 0:
             raise _refuse(shown, "the archive's directory is missing at its end", _FETCH_AGAIN)
-        raise _refuse(shown, f"{len(tail) - found - _END.size} bytes follow the archive")
+        what = f"{len(tail) - found - _END.size} bytes follow the archive"
+        raise _refuse(shown, what, "cut short, or something was appended? fetch it again")
     at = reader.size - _END.size
     _, disk, first, here, count, size, begin, comment = _END.unpack(tail[-_END.size :])
     locator = tail[-_END.size - _LOCATOR.size : -_END.size]
