@@ -941,3 +941,32 @@ def test_small_disks_are_told_before_a_dry_run_is_over(
         )
 
     assert re.search(r"free +1\.0 MB", ended.out)
+
+
+@pytest.mark.parametrize("wrapped", [RuntimeError, ImportError, None])
+def test_a_signal_in_the_middle_of_an_import(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrapped: type[Exception] | None
+) -> None:
+    """Python turns what is raised while a class is made into a RuntimeError; it is a signal all the same: 130 and a word."""
+    from rsoup import cli
+    from rsoup.cli import app as module
+    from rsoup.cli.stopped import Stopped
+
+    def interrupted(**_: object) -> None:
+        try:
+            raise Stopped(signal.SIGINT)
+        except Stopped as stopped:
+            if wrapped is None:
+                raise
+            raise wrapped("Error calling __set_name__") from stopped
+
+    monkeypatch.setattr(module, "app", interrupted)
+    monkeypatch.setattr(sys, "argv", ["rsoup", "merge"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli, "_open_streams", lambda: None)
+
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+
+    assert leaving.value.code == 130
+    assert "stopped by SIGINT" in capsys.readouterr().err

@@ -34,11 +34,20 @@ def main() -> None:
             if signal.getsignal(name) != signal.SIG_IGN:  # nohup, or a shell's background job
                 signal.signal(name, _stop)
         code = _run()
-    except Stopped as stopped:
+    except BaseException as error:
+        if (stopped := _inside(error)) is None:
+            raise
         code = _show(_stopped(stopped))
     finally:
         gc.freeze()  # looking for garbage in all of torch once more at the end takes a third of a second
     sys.exit(code)
+
+
+def _inside(error: BaseException | None) -> Stopped | None:
+    """The signal behind an error: Python wraps what is raised while it makes a class into another one."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _open_streams() -> None:
@@ -66,7 +75,7 @@ def _run() -> int:
             return 141
         raise
     except Exception as error:
-        if (known := _known(error)) is None:
+        if _inside(error) is not None or (known := _known(error)) is None:
             raise
         return _show(known, error)
     return code if isinstance(code, int) else 0
