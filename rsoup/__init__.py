@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rsoup.library import load_recipe as load_recipe
     from rsoup.library import make_recipe as make_recipe
     from rsoup.merging import MergeResult as MergeResult
-    from rsoup.merging import Progress as Progress
     from rsoup.merging import merge as merge
+    from rsoup.progress import Progress as Progress
     from rsoup.proof.differing import DiffResult as DiffResult
     from rsoup.proof.differing import diff as diff
     from rsoup.proof.verdict import VerifyResult as VerifyResult
@@ -29,7 +29,7 @@ _HOMES = {
     "DiffResult": "rsoup.proof.differing",
     "MergeResult": "rsoup.merging",
     "MismatchError": "rsoup.errors",
-    "Progress": "rsoup.merging",
+    "Progress": "rsoup.progress",
     "Recipe": "rsoup.recipe",
     "RsoupError": "rsoup.errors",
     "VerifyResult": "rsoup.proof.verdict",

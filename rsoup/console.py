@@ -14,7 +14,7 @@ from rsoup.errors import RsoupError, TargetError, show
 from rsoup.storage.target import size_text
 
 if TYPE_CHECKING:
-    from rsoup.merging import Progress
+    from rsoup.progress import Progress
 
 LINE_SECONDS = 30.0
 

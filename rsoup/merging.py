@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,27 +18,14 @@ from rsoup.methods import METHODS
 from rsoup.plan import Block, Plan
 from rsoup.pot import BlockRecord
 from rsoup.prepare import Prepared, measuring_nbytes, prepared
-from rsoup.recipe import Recipe
+from rsoup.progress import Meter, OnProgress
+from rsoup.recipe import CARE_DISTANCE, Recipe
 from rsoup.storage.pickled.zip_write import fill_crcs
 from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file, sidecar
 from rsoup.tally import Tally, from_json, to_json
 from rsoup.tensors import Header
-
-CARE_DISTANCE = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a merge is: what it does (`measuring`, `mixing`), bytes read and written so far, of how many."""
-
-    phase: str
-    done_bytes: int
-    total_bytes: int
-
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +125,7 @@ def measured(ready: Prepared, threads: int | None, progress: OnProgress | None) 
     """The plan with the coefficients of a method that needs the angles between the deltas first."""
     plan = ready.plan
     tally = Tally(plan)
-    meter = _Meter("measuring", measuring_nbytes(plan, ready.sources), progress)
+    meter = Meter("measuring", measuring_nbytes(plan, ready.sources), progress)
 
     def on_block(block: Block, record: BlockRecord) -> None:
         tally.add(block, record)
@@ -170,7 +157,7 @@ def _cook(
 ) -> int:
     sink = _FileSink(plan, staging)
     headers = [source.header for source in sources]
-    meter = _Meter("mixing", plan.read_nbytes(headers) + plan.nbytes, progress)
+    meter = Meter("mixing", plan.read_nbytes(headers) + plan.nbytes, progress)
     blocks = {block.index: block for block in plan.blocks()} if staging.resumes else {}
     done: set[int] = set()
     for line in staging.finished():
@@ -198,18 +185,6 @@ def _block_nbytes(plan: Plan, block: Block, headers: Sequence[Header]) -> int:
         bits = tensor.spec.dtype.bits + sum(headers[i][tensor.name].dtype.bits for i in plan.readers(tensor))
         total += (run.stop - run.start) * bits // 8
     return total
-
-
-class _Meter:
-    """Adds up bytes and tells the caller; called under the pot's lock."""
-
-    def __init__(self, phase: str, total: int, progress: OnProgress | None) -> None:
-        self.phase, self.total, self.progress, self.done = phase, total, progress, 0
-
-    def add(self, nbytes: int) -> None:
-        self.done = min(self.done + nbytes, self.total)
-        if self.progress is not None:
-            self.progress(Progress(self.phase, self.done, self.total))
 
 
 class _FileSink:

@@ -64,35 +64,60 @@ def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[P
 
     Raises every error `merge` can raise before it begins.
     """
-    single = is_single_file(out)
-    leniency = Leniency("symlinks" in recipe.allow, "unindexed" in recipe.allow)
     named = [*recipe.checkpoints(), *([("base", recipe.base)] if recipe.base is not None else [])]
     with ExitStack() as stack:
-        opened: list[CheckpointSource] = []
-        for name, uri in named:
-            opened.append(
-                open_checkpoint(uri, name=name, variant=recipe.variant, key=recipe.key, leniency=leniency)
-            )
-            stack.callback(opened[-1].close)
+        opened = open_all(recipe, named, recipe.allow, stack)
         weights = [
             os.path.join(s.folder, file.name) for s in opened for file in s.files
         ]  # links to elsewhere
         check_target(out, [*(uri for _, uri in named), *weights], overwrite=overwrite)
-        fine_tuned, base, views = seen(recipe, opened)
-        everything = [*fine_tuned, *([base] if base is not None else [])]
-        matches = dropped([source.header for source in everything], recipe.drop)
-        drop = frozenset(name for names in matches.values() for name in names)
-        measure = fine_tuned if base is None else [base, *fine_tuned]
-        notes = examine(measure, drop, recipe.allow, resized=recipe.vocab is not None)
+        sources, notes = compared(recipe, opened, recipe.allow)
+        base = sources[-1] if recipe.base is not None else None
         plan = plans.make(
             recipe,
-            fine_tuned,
+            sources if base is None else sources[:-1],
             base,
-            single_file=os.path.basename(out) if single else None,
+            single_file=os.path.basename(out) if is_single_file(out) else None,
             file_format=_file_format(recipe, out, opened),
         )
-        found = (*_twice(fine_tuned), *views, *notes, *plan.notes)
-        yield Prepared(out, plan, tuple(everything), found, _donor(recipe, plan))
+        yield Prepared(out, plan, tuple(sources), (*notes, *plan.notes), _donor(recipe, plan))
+
+
+def open_all(
+    recipe: Recipe, places: Sequence[tuple[str, str]], allow: Sequence[str], stack: ExitStack
+) -> list[CheckpointSource]:
+    """The checkpoints at `places` (name, path), open until `stack` is unwound; `allow` may hold symlinks, unindexed."""
+    leniency = Leniency("symlinks" in allow, "unindexed" in allow)
+    opened: list[CheckpointSource] = []
+    for name, path in places:
+        opened.append(
+            open_checkpoint(path, name=name, variant=recipe.variant, key=recipe.key, leniency=leniency)
+        )
+        stack.callback(opened[-1].close)
+    return opened
+
+
+def compared(
+    recipe: Recipe, opened: Sequence[Source], allow: Sequence[str]
+) -> tuple[list[Source], list[str]]:
+    """(the checkpoints under one set of names and shapes, notes), the base last, if they may be mixed.
+
+    Raises IncompatibleError E0301, E0302 with every difference that `allow` does not hold.
+    """
+    base = opened[-1] if recipe.base is not None else None
+    fine_tuned = opened if base is None else opened[:-1]
+    seen, base, views = aligned(
+        fine_tuned, base, _dropped(recipe, opened), missing=recipe.missing, vocab=recipe.vocab
+    )
+    sources = [*seen, *([base] if base is not None else [])]
+    measure = seen if base is None else [base, *seen]
+    notes = examine(measure, _dropped(recipe, sources), allow, resized=recipe.vocab is not None)
+    return sources, [*_twice(fine_tuned), *views, *notes]
+
+
+def _dropped(recipe: Recipe, sources: Sequence[Source]) -> frozenset[str]:
+    matches = dropped([source.header for source in sources], recipe.drop)
+    return frozenset(name for names in matches.values() for name in names)
 
 
 def _twice(sources: Sequence[Source]) -> list[str]:
@@ -103,15 +128,6 @@ def _twice(sources: Sequence[Source]) -> list[str]:
     return [
         f"{listing(names)} are the same files: their λ add up" for names in having.values() if len(names) > 1
     ]
-
-
-def seen(recipe: Recipe, opened: Sequence[Source]) -> tuple[list[Source], Source | None, list[str]]:
-    """(ingredients' checkpoints, base, notes): `opened`, the base last, under one set of names and shapes."""
-    base = opened[-1] if recipe.base is not None else None
-    fine_tuned = opened if base is None else opened[:-1]
-    matches = dropped([source.header for source in opened], recipe.drop)
-    drop = frozenset(name for names in matches.values() for name in names)
-    return aligned(fine_tuned, base, drop, missing=recipe.missing, vocab=recipe.vocab)
 
 
 def _file_format(recipe: Recipe, out: str, opened: Sequence[CheckpointSource]) -> FileFormat:

@@ -13,6 +13,7 @@ from typing import Final
 from rsoup import mix as mixes
 from rsoup.errors import show
 
+CARE_DISTANCE: Final = 0.2  # relative distance from the base: beyond it a note, beyond the next a refusal
 MAX_DISTANCE: Final = 0.7
 CANONICAL_OPTIONS: Final = ("key", "missing", "vocab", "file_format", "optimizer_from")  # there only if given
 

@@ -82,6 +82,7 @@ ORDER = [
     "rsoup.digests",
     "rsoup.scratch",
     "rsoup.kernel",
+    "rsoup.progress",
     "rsoup.workers",
     "rsoup.pot",
     "rsoup.tally",

@@ -28,7 +28,7 @@ import rsoup
 from rsoup import console
 from rsoup.console import Console, ProgressBar, use_colour
 from rsoup.errors import TargetError, UsageError
-from rsoup.merging import Progress
+from rsoup.progress import Progress
 
 COMMANDS = ["merge", "check", "verify", "diff", "demo", "schema", "methods", "clean"]
 HEAVY = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ from rsoup.errors import RsoupError, UsageError, listing, show, show_path
 from rsoup.family.measures import Measures, measure
 from rsoup.family.survey import comparable, survey
 from rsoup.family.verdict import Limits, Verdict, judge
-from rsoup.merging import CARE_DISTANCE, Progress
 from rsoup.names import names_for
-from rsoup.recipe import MAX_DISTANCE
+from rsoup.progress import Meter, OnProgress
+from rsoup.recipe import CARE_DISTANCE, MAX_DISTANCE
 from rsoup.report import card
 from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
 from rsoup.storage.files import parse_json
@@ -64,7 +64,7 @@ def check(
     drop: Sequence[str] = (),
     allow: Sequence[str] = (),
     threads: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> CheckResult:
     """How far each θᵢ moved from θ₀, ‖θᵢ − θ₀‖/‖θ₀‖ and more, and whether a soup of them can work.
 
@@ -120,8 +120,10 @@ def check(
             for source in ordered:
                 source.check_sums()
             nbytes = sum(source.header[name].nbytes for source in ordered for name in measured)
-            meter = _meter(nbytes, progress)
-            records = survey(ordered, measured, moved=reference is not None, threads=threads, progress=meter)
+            meter = Meter("checking", nbytes, progress)
+            records = survey(
+                ordered, measured, moved=reference is not None, threads=threads, progress=meter.add
+            )
             measures = measure(records, [name for name, _ in named], base=reference is not None)
             notes += _remarks(measures)
         for source in ordered:
@@ -163,19 +165,6 @@ def _dropped(sources: Sequence[Source], globs: Sequence[str]) -> frozenset[str]:
             hint="globs are matched against whole names: 'v_head.*'",
         )
     return frozenset(name for names in matches.values() for name in names)
-
-
-def _meter(total: int, progress: Callable[[Progress], None] | None) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    done = 0
-
-    def add(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        progress(Progress("checking", done, total))
-
-    return add
 
 
 def _card(source: Source) -> Mapping[str, object]:

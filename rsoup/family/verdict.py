@@ -14,8 +14,7 @@ from typing import Final
 from rsoup.compat.headers import Mismatch
 from rsoup.errors import listing, show
 from rsoup.family.measures import Measures, Part
-from rsoup.merging import CARE_DISTANCE
-from rsoup.recipe import MAX_DISTANCE
+from rsoup.recipe import CARE_DISTANCE, MAX_DISTANCE
 
 MIXABLE: Final = "mixable"
 WITH_CARE: Final = "mixable with care"

@@ -13,7 +13,7 @@ from typing import Literal
 from rsoup.compat.config import flat_config
 from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.errors import UsageError, show
-from rsoup.merging import OnProgress, Progress
+from rsoup.progress import Meter, OnProgress
 from rsoup.proof.deviation import Deviation, Part, deviation, part_of, squares_of
 from rsoup.storage.checkpoint import open_checkpoint
 from rsoup.storage.files import parse_json
@@ -145,7 +145,8 @@ def _values(
 ) -> dict[str, Deviation]:
     """Name → deviation of the tensors whose values differ; both hold them in one shape."""
     parts: dict[str, list[Part]] = {}
-    done, total = 0, sum(one.header[name].nbytes + other.header[name].nbytes for name in names)
+    total = sum(one.header[name].nbytes + other.header[name].nbytes for name in names)
+    meter = Meter("comparing", total, progress)
 
     def worker(_: threading.Event) -> Callable[[tuple[_Slice, ...]], list[Part]]:
         alone()
@@ -166,13 +167,12 @@ def _values(
         return work
 
     def on_result(unit: tuple[_Slice, ...], found: list[Part]) -> None:
-        nonlocal done
+        nbytes = 0
         for piece, part in zip(unit, found, strict=True):
             parts.setdefault(piece.tensor, []).append(part)
             size = one.header[piece.tensor].dtype.bits + other.header[piece.tensor].dtype.bits
-            done += (piece.stop - piece.start) * size // 8
-        if progress is not None:
-            progress(Progress("comparing", done, total))
+            nbytes += (piece.stop - piece.start) * size // 8
+        meter.add(nbytes)
 
     with torch_threads():
         each(_units(_slices(one, names)), worker, on_result, threads=threads)

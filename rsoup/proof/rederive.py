@@ -14,16 +14,15 @@ from typing import Any
 
 from rsoup import manifest, pot
 from rsoup import plan as plans
-from rsoup.compat.examine import examine
-from rsoup.compat.headers import dropped
 from rsoup.errors import IncompatibleError, Problem, RsoupError, UsageError, show, show_path
 from rsoup.kernel import mix_run
 from rsoup.layout import FileFormat
-from rsoup.merging import OnProgress, measured
+from rsoup.merging import measured
 from rsoup.methods import METHODS
 from rsoup.plan import Block, Plan, Run
 from rsoup.pot import BlockRecord
-from rsoup.prepare import Prepared, seen
+from rsoup.prepare import Prepared, compared, open_all
+from rsoup.progress import OnProgress
 from rsoup.proof.claims import Claims, folder_of
 from rsoup.proof.comparing import ComparingSink
 from rsoup.proof.contents import fingerprint, head_of, sha256_of
@@ -33,7 +32,6 @@ from rsoup.recipe import Recipe
 from rsoup.report import card
 from rsoup.scratch import Scratch
 from rsoup.side_files import soup_config
-from rsoup.storage.checkpoint import Leniency, open_checkpoint
 from rsoup.storage.protocols import Source
 from rsoup.tally import Tally
 from rsoup.workers import alone, each, torch_threads
@@ -53,20 +51,10 @@ def ingredients(
 
     Raises IncompatibleError (3) where they cannot be mixed by this recipe: E0301, E0302, E0303 or E0330.
     """
-    leniency = Leniency("symlinks" in allow, "unindexed" in allow)
     with ExitStack() as stack:
-        opened: list[Source] = []
-        for name, path in places:
-            opened.append(
-                open_checkpoint(path, name=name, variant=recipe.variant, key=recipe.key, leniency=leniency)
-            )
-            stack.callback(opened[-1].close)
-        fine_tuned, base, _ = seen(recipe, opened)
-        everything = [*fine_tuned, *([base] if base is not None else [])]
-        matches = dropped([source.header for source in everything], recipe.drop)
-        drop = frozenset(name for names in matches.values() for name in names)
-        measure = fine_tuned if base is None else [base, *fine_tuned]
-        examine(measure, drop, _NOT_ASKED, resized=recipe.vocab is not None)
+        sources, _ = compared(recipe, open_all(recipe, places, allow, stack), _NOT_ASKED)
+        base = sources[-1] if recipe.base is not None else None
+        fine_tuned = sources if base is None else sources[:-1]
         single = None if os.path.isdir(soup) else claims.subjects[0].name
         try:
             file_format: FileFormat = "torch" if recipe.file_format == "torch" else "safetensors"
@@ -80,7 +68,7 @@ def ingredients(
             ) from error
         names = plan.checkpoints
         donor = names.index(claims.value["files_from"]) if claims.value["files_from"] in names else 0
-        yield Prepared(soup, plan, tuple(everything), (), donor)
+        yield Prepared(soup, plan, tuple(sources), (), donor)
 
 
 def _planned(ready: Prepared, threads: int | None, progress: OnProgress | None) -> Plan:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from rsoup.errors import UsageError, show_path
-from rsoup.merging import OnProgress, Progress
+from rsoup.progress import Meter, OnProgress
 from rsoup.proof import canonical, claims, intact
 from rsoup.proof import rederive as again
 from rsoup.proof.canonical import Given, Path
@@ -60,7 +60,7 @@ def verify(
         if soup is not None:
             notes += soup.notes
             if digests:
-                meter = _Meter("digests", nbytes, progress)
+                meter = Meter("digests", nbytes, progress)
                 levels.append(intact.digests(path, soup, found, threads=threads, on_bytes=meter.add))
             if size is not None or rederive:
                 recipe = canonical.recipe_of(found.canonical, found.shown)
@@ -71,7 +71,7 @@ def verify(
                             again.sample(ready, soup, found, size, drawn, threads=threads, progress=progress)
                         )
                     if rederive:
-                        meter = _Meter("mixing again", ready.plan.nbytes, progress)
+                        meter = Meter("mixing again", ready.plan.nbytes, progress)
                         levels.append(
                             again.rederive(
                                 ready, soup, found, threads=threads, progress=progress, on_bytes=meter.add
@@ -101,15 +101,3 @@ def _check_asked(given: Given, base: Path | None, *, asked: bool, nonce: str | N
         )
     if nonce is not None and not sampled:
         raise UsageError("E0231", "a nonce without a sample", hint="--sample 2% --nonce HEX")
-
-
-class _Meter:
-    """Adds up bytes and tells the caller; called under a lock."""
-
-    def __init__(self, phase: str, total: int, progress: OnProgress | None) -> None:
-        self.phase, self.total, self.progress, self.done = phase, total, progress, 0
-
-    def add(self, nbytes: int) -> None:
-        self.done = min(self.done + nbytes, self.total)
-        if self.progress is not None:
-            self.progress(Progress(self.phase, self.done, self.total))
