@@ -3,6 +3,7 @@
 RsoupError
 ├── UsageError          exit 2    the command line, a recipe, a number
 ├── IncompatibleError   exit 3    checkpoints that must not be mixed together
+├── GateError           exit 4    a result beyond a limit the user set
 ├── TargetError         exit 6    the output: it exists, no space, no memory, a failing disk
 ├── AccessError         exit 7    no permission, nothing there, no network
 ├── RefusedFileError    exit 8    a file that is malformed, hostile, corrupt, or changed while read
@@ -101,6 +102,12 @@ class IncompatibleError(RsoupError):
     """The checkpoints must not be mixed together, or not in this way."""
 
     exit_code = 3
+
+
+class GateError(RsoupError):
+    """A result is beyond a limit that the user set: nothing is wrong but the result."""
+
+    exit_code = 4
 
 
 class TargetError(RsoupError):

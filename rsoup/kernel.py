@@ -169,7 +169,7 @@ class _Loop:
         finite = math.isfinite(acc.sum().item()) or bool(acc.isfinite().all())
         if self.tensor.copy_from is None:
             out.copy_(acc)
-            if not finite or self.tensor.may_overflow:
+            if not finite or (self.tensor.may_overflow and self._reaches_overflow(acc)):
                 self._check(out, acc, start, count)
         elif not finite:
             self.bad = torch.nonzero(~acc.isfinite()).flatten()
@@ -185,6 +185,12 @@ class _Loop:
         for position in used[2:]:
             equal &= rows[used[0]] == rows[position]
         acc[equal] = rows[used[0]][equal]
+
+    def _reaches_overflow(self, acc: torch.Tensor) -> bool:
+        import torch
+
+        low, high = torch.aminmax(acc)
+        return max(-low.item(), high.item()) >= self.tensor.spec.dtype.overflow
 
     def _check(self, out: torch.Tensor, acc: torch.Tensor, start: int, count: int) -> None:
         """Non-finite elements: carried over where every checkpoint holds the same bits, refused elsewhere."""

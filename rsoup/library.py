@@ -34,6 +34,9 @@ def make_recipe(
     missing: str | None = None,
     vocab: str | None = None,
     file_format: str | None = None,
+    fold: bool = False,
+    rank: int | None = None,
+    max_error: str | float | None = None,
     drop: Sequence[str] = (),
     allow: Sequence[str] = (),
     max_distance: float = MAX_DISTANCE,
@@ -54,7 +57,7 @@ def make_recipe(
             asked, mix=mix, uniform=uniform, normalize=normalize, affine=affine, base=None if base is None else os.fspath(base),
             method=method, level=level, scale=scale, variant=variant, dtype=dtype, max_shard_size=max_shard_size,
             files_from=files_from, buffers_from=buffers_from, optimizer_from=optimizer_from,
-            key=key, missing=missing, vocab=vocab, file_format=file_format, drop=drop, allow=allow, max_distance=max_distance, license=license,
+            key=key, missing=missing, vocab=vocab, file_format=file_format, fold=fold, rank=rank, max_error=max_error, drop=drop, allow=allow, max_distance=max_distance, license=license,
         )
     )  # fmt: skip
 

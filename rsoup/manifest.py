@@ -13,7 +13,7 @@ import rsoup
 from rsoup.digests import DIGEST
 from rsoup.gram import Distances
 from rsoup.plan import ARITHMETIC, Plan
-from rsoup.recipe import public_name
+from rsoup.recipe import Recipe, public_name
 from rsoup.tally import Tally
 from rsoup.tensors import Header
 
@@ -40,27 +40,61 @@ def build(
     recipe = plan.recipe
     digests = tally.file_digests()
     contents = tally.input_contents(headers)
+    subjects: list[dict[str, object]] = [
+        {"name": f.name, "size": f.nbytes}
+        | ({"sha256": finished[f.name]} if f.name in finished else {"digest": digests[f.name]})
+        for f in plan.files
+    ]
+    return frame(
+        recipe,
+        arithmetic=ARITHMETIC,
+        subjects=subjects,
+        side_files=side_files,
+        content=tally.content(),
+        tensors=tally.tensor_digests(),
+        contents=contents[: plan.base],
+        base=None if plan.base is None else contents[plan.base],
+        checks=_checks(plan, tally),
+        files_from=files_from,
+        seconds=seconds,
+    )
+
+
+def frame(
+    recipe: Recipe,
+    *,
+    arithmetic: str,
+    subjects: Sequence[Mapping[str, object]],
+    side_files: Mapping[str, tuple[int, str]],
+    content: str,
+    tensors: Mapping[str, str],
+    contents: Sequence[str | None],
+    base: str | None,
+    checks: Mapping[str, object],
+    files_from: str,
+    seconds: float,
+) -> dict[str, object]:
+    """A manifest from its parts: `subjects` are the weight files, `contents` the ingredients' digests in order."""
     return {
         "schema": SCHEMA,
-        "arithmetic": ARITHMETIC,
+        "arithmetic": arithmetic,
         "digest": DIGEST,
         "subject": [
-            {"name": f.name, "size": f.nbytes}
-            | ({"sha256": finished[f.name]} if f.name in finished else {"digest": digests[f.name]})
-            for f in plan.files
-        ]
-        + [{"name": name, "size": size, "sha256": sha} for name, (size, sha) in sorted(side_files.items())],
-        "content": tally.content(),
-        "tensors": tally.tensor_digests(),
+            *subjects,
+            *(
+                {"name": name, "size": size, "sha256": sha}
+                for name, (size, sha) in sorted(side_files.items())
+            ),
+        ],
+        "content": content,
+        "tensors": dict(tensors),
         "recipe": {"sha256": recipe.sha256(), "canonical": recipe.canonical()},
         "ingredients": [
             {"name": name, "checkpoint": public_name(uri), "content": contents[i]}
             for i, (name, uri) in enumerate(recipe.checkpoints())
         ],
-        "base": None
-        if plan.base is None
-        else {"checkpoint": public_name(recipe.base or ""), "content": contents[plan.base]},
-        "checks": _checks(plan, tally),
+        "base": None if recipe.base is None else {"checkpoint": public_name(recipe.base), "content": base},
+        "checks": dict(checks),
         "overrides": [f"--allow {name}" for name in recipe.allow]
         + [f"--drop {glob}" for glob in recipe.drop]
         + ([f"--buffers-from {recipe.buffers_from}"] if recipe.buffers_from else [])

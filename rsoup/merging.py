@@ -14,6 +14,9 @@ from rsoup import plan as plans
 from rsoup.beside import Written, write_beside
 from rsoup.errors import IncompatibleError, Problem, show
 from rsoup.gram import Distances, grouped
+from rsoup.lora.merging import merge_adapters
+from rsoup.lora.mounting import makes_adapter
+from rsoup.lora.result import AdapterMeasures
 from rsoup.methods import METHODS
 from rsoup.plan import Block, Plan
 from rsoup.pot import BlockRecord
@@ -32,7 +35,8 @@ from rsoup.tensors import Header
 class MergeResult:
     """A finished soup: where it is, what it is made of, what was measured and what a reader should know.
 
-    `distances` (of the ingredients' checkpoints, in order) and `update_error` are None without a base.
+    `distances` (of the ingredients' checkpoints, in order) and `update_error` are None without a base. `adapter`
+    are the figures of a soup that is an adapter, None for full weights.
     """
 
     out: str
@@ -48,6 +52,7 @@ class MergeResult:
     update_error: float | None
     notes: tuple[str, ...]
     manifest: Mapping[str, object] = field(repr=False)
+    adapter: AdapterMeasures | None = None
 
 
 def merge(
@@ -57,6 +62,7 @@ def merge(
     overwrite: bool = False,
     threads: int | None = None,
     progress: OnProgress | None = None,
+    fail_above_error: float | None = None,
 ) -> MergeResult:
     """Write the soup θ(λ) = Σ λᵢθᵢ of `recipe` to `out`, exact, in constant memory; all of it or nothing.
 
@@ -68,6 +74,8 @@ def merge(
     """
     begun = time.monotonic()
     target = os.fspath(out)
+    if makes_adapter(recipe):
+        return _adapter(recipe, target, overwrite, threads, progress, fail_above_error)
     with prepared(recipe, target, overwrite=overwrite) as ready:
         plan = ready.plan
         files = {file.name: (file.pieces, file.nbytes) for file in plan.files}
@@ -118,6 +126,41 @@ def merge(
         update_error=tally.update_error(),
         notes=tuple(notes),
         manifest=built,
+    )
+
+
+def _adapter(
+    recipe: Recipe,
+    out: str,
+    overwrite: bool,
+    threads: int | None,
+    progress: OnProgress | None,
+    fail_above_error: float | None,
+) -> MergeResult:
+    """The soup of adapters as an adapter."""
+    (made,) = merge_adapters(
+        [(recipe, out)],
+        overwrite=overwrite,
+        threads=threads,
+        progress=progress,
+        fail_above_error=fail_above_error,
+    )
+    copied = made.measures.copied is not None
+    return MergeResult(
+        out=made.out,
+        files=made.files,
+        nbytes=made.nbytes,
+        read_nbytes=made.read_nbytes,
+        seconds=made.seconds,
+        resumed_blocks=0,
+        mixed=0 if copied else made.tensors,
+        copied=made.tensors if copied else 0,
+        dropped=made.dropped,
+        distances=None,
+        update_error=None,
+        notes=made.notes,
+        manifest=made.manifest,
+        adapter=made.measures,
     )
 
 

@@ -27,13 +27,14 @@ class Method:
     needs_gram: bool
     source: str
     coefficients: Callable[[Sequence[Fraction], Gram | None], Coefficients]
+    adapters_only: bool = False
 
 
 METHODS: dict[str, Method] = {}
 
 
 def _method(
-    formula: str, *, needs_base: bool, needs_gram: bool = False, source: str
+    formula: str, *, needs_base: bool, needs_gram: bool = False, adapters_only: bool = False, source: str
 ) -> Callable[
     [Callable[[Sequence[Fraction], Gram | None], Coefficients]],
     Callable[[Sequence[Fraction], Gram | None], Coefficients],
@@ -42,7 +43,7 @@ def _method(
         function: Callable[[Sequence[Fraction], Gram | None], Coefficients],
     ) -> Callable[[Sequence[Fraction], Gram | None], Coefficients]:
         METHODS[function.__name__] = Method(
-            function.__name__, formula, needs_base, needs_gram, source, function
+            function.__name__, formula, needs_base, needs_gram, source, function, adapters_only
         )
         return function
 
@@ -88,6 +89,17 @@ def slerp(mix: Sequence[Fraction], gram: Gram | None) -> Coefficients:
     if math.sin(omega) < _PARALLEL:
         return tuple(mix)
     return tuple(Fraction(math.sin(float(share) * omega) / math.sin(omega)) for share in mix)
+
+
+@_method(
+    "A = Σ λᵢAᵢ, B = Σ λᵢBᵢ, each by itself",
+    needs_base=False,
+    adapters_only=True,
+    source="the code of Ramé et al. 2023; not the soup: it differs by Σ λᵢλⱼ(Bᵢ−Bⱼ)(Aᵢ−Aⱼ), which is printed",
+)
+def factors(mix: Sequence[Fraction], gram: Gram | None) -> Coefficients:  # noqa: ARG001
+    """cᵢ = λᵢ on the factors of adapters instead of their products."""
+    return tuple(mix)
 
 
 @dataclass(frozen=True, slots=True)

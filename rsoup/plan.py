@@ -140,7 +140,11 @@ def make(
     stored (safetensors, torch). The headers must have been compared. Raises UsageError E0209 (a rule or --drop that matches nothing) and IncompatibleError
     E0303 (integer buffers that differ).
     """
-    groups = _groups(recipe)
+    if METHODS[recipe.method].adapters_only:
+        raise UsageError(
+            "E0211", f"the method {recipe.method} is for adapters", hint="--method linear mixes full weights"
+        )
+    groups = recipe.groups()
     everything = [*sources, *([base] if base is not None else [])]
     reference = base if base is not None else sources[0]
     dropped = _dropped(recipe, everything)
@@ -194,14 +198,6 @@ def with_gram(plan: Plan, sources: Sequence[Source], grams: Mapping[str, Gram]) 
     return replace(plan, tensors=tensors)
 
 
-def _groups(recipe: Recipe) -> tuple[tuple[int, ...], ...]:
-    groups, at = [], 0
-    for ingredient in recipe.ingredients:
-        groups.append(tuple(range(at, at + len(ingredient.checkpoints))))
-        at += len(ingredient.checkpoints)
-    return tuple(groups)
-
-
 def _is_float(spec: TensorSpec) -> bool:
     return spec.dtype.kind == "float"
 
@@ -248,10 +244,10 @@ def _tensor_plan(
     fine_tuned = [
         spec for term, spec in zip(summands, specs, strict=True) if term.checkpoint != base
     ] or specs
-    dtype = DTYPES[recipe.dtype] if recipe.dtype else widest([spec.dtype for spec in fine_tuned])
+    dtype = DTYPES[recipe.dtype] if recipe.dtype else widest([spec.stored for spec in fine_tuned])
     one = summands[0] if len(summands) == 1 and summands[0].coefficient == 1.0 else None
     reach = sum(
-        abs(term.coefficient) * spec.dtype.maximum for term, spec in zip(summands, specs, strict=True)
+        abs(term.coefficient) * spec.stored.maximum for term, spec in zip(summands, specs, strict=True)
     )
     return TensorPlan(
         name=name,
@@ -259,7 +255,7 @@ def _tensor_plan(
         terms=summands,
         copy_from=one.checkpoint if one is not None and specs[0].dtype == dtype else None,
         measured=base is not None,
-        may_overflow=reach > dtype.maximum * (1 + 1e-12),
+        may_overflow=reach > dtype.maximum * (1 + 1e-12) or any(spec.kept for spec in specs),
     )
 
 
@@ -270,7 +266,7 @@ def _dtype_notes(recipe: Recipe, plans: Mapping[str, TensorPlan], sources: Seque
     for name, plan in plans.items():
         kinds = sorted(
             {
-                sources[term.checkpoint].header[name].dtype.name
+                sources[term.checkpoint].header[name].stored.name
                 for term in plan.terms
                 if term.checkpoint < len(sources)
             }

@@ -13,6 +13,7 @@ from rsoup.compat.examine import examine
 from rsoup.compat.headers import dropped
 from rsoup.errors import UsageError, listing
 from rsoup.layout import FileFormat, Sb3
+from rsoup.lora.mounting import mounted, with_base
 from rsoup.methods import METHODS
 from rsoup.plan import Plan
 from rsoup.recipe import Recipe
@@ -64,9 +65,12 @@ def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[P
 
     Raises every error `merge` can raise before it begins.
     """
-    named = [*recipe.checkpoints(), *([("base", recipe.base)] if recipe.base is not None else [])]
     with ExitStack() as stack:
-        opened = open_all(recipe, named, recipe.allow, stack)
+        fine_tuned = open_all(recipe, recipe.checkpoints(), recipe.allow, stack)
+        recipe, found = with_base(recipe, fine_tuned)
+        bases = [("base", recipe.base)] if recipe.base is not None else []
+        named = [*recipe.checkpoints(), *bases]
+        opened = [*fine_tuned, *open_all(recipe, bases, recipe.allow, stack)]
         weights = [
             os.path.join(s.folder, file.name) for s in opened for file in s.files
         ]  # links to elsewhere
@@ -80,7 +84,7 @@ def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[P
             single_file=os.path.basename(out) if is_single_file(out) else None,
             file_format=_file_format(recipe, out, opened),
         )
-        yield Prepared(out, plan, tuple(sources), (*notes, *plan.notes), _donor(recipe, plan))
+        yield Prepared(out, plan, tuple(sources), (*found, *notes, *plan.notes), _donor(recipe, plan))
 
 
 def open_all(
@@ -98,21 +102,22 @@ def open_all(
 
 
 def compared(
-    recipe: Recipe, opened: Sequence[Source], allow: Sequence[str]
+    recipe: Recipe, opened: Sequence[CheckpointSource], allow: Sequence[str]
 ) -> tuple[list[Source], list[str]]:
     """(the checkpoints under one set of names and shapes, notes), the base last, if they may be mixed.
 
     Raises IncompatibleError E0301, E0302 with every difference that `allow` does not hold.
     """
-    base = opened[-1] if recipe.base is not None else None
-    fine_tuned = opened if base is None else opened[:-1]
+    full, mounts = mounted(recipe, opened)
+    base = full[-1] if recipe.base is not None else None
+    fine_tuned = full if base is None else full[:-1]
     seen, base, views = aligned(
-        fine_tuned, base, _dropped(recipe, opened), missing=recipe.missing, vocab=recipe.vocab
+        fine_tuned, base, _dropped(recipe, full), missing=recipe.missing, vocab=recipe.vocab
     )
     sources = [*seen, *([base] if base is not None else [])]
     measure = seen if base is None else [base, *seen]
     notes = examine(measure, _dropped(recipe, sources), allow, resized=recipe.vocab is not None)
-    return sources, [*_twice(fine_tuned), *views, *notes]
+    return sources, [*_twice(fine_tuned), *mounts, *views, *notes]
 
 
 def _dropped(recipe: Recipe, sources: Sequence[Source]) -> frozenset[str]:

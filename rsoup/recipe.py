@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -15,7 +17,11 @@ from rsoup.errors import show
 
 CARE_DISTANCE: Final = 0.2  # relative distance from the base: beyond it a note, beyond the next a refusal
 MAX_DISTANCE: Final = 0.7
-CANONICAL_OPTIONS: Final = ("key", "missing", "vocab", "file_format", "optimizer_from")  # there only if given
+ADAPTER_CONFIG: Final = "adapter_config.json"
+CANONICAL_OPTIONS: Final = (
+    *("key", "missing", "vocab", "file_format", "optimizer_from"),
+    *("fold", "rank", "max_error"),
+)  # there only if given
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,8 @@ class Recipe:
     every checkpoint. `max_shard_bytes` None keeps the layout of the base's
     (else the first ingredient's) files, `dtype` None keeps the ingredients' dtypes. `key` is the entry of a
     PyTorch file that holds the weights; `missing` "base" completes partial fine-tunes; `vocab` "truncate" or
-    "pad" makes vocabularies equally long; `file_format` is how a folder's weights are stored, None safetensors.
+    "pad" makes vocabularies equally long; `file_format` is how a folder's weights are stored, None safetensors. For adapters, `fold` makes
+    full weights; `rank` or `max_error` (relative, Frobenius) truncate the adapter that is made.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -88,6 +95,9 @@ class Recipe:
     missing: str | None = None
     vocab: str | None = None
     file_format: str | None = None
+    fold: bool | None = None
+    rank: int | None = None
+    max_error: str | None = None
     drop: tuple[str, ...] = ()
     per_tensor: tuple[Rule, ...] = ()
     allow: tuple[str, ...] = ()
@@ -106,6 +116,14 @@ class Recipe:
             for ingredient in self.ingredients
             for number, uri in enumerate(ingredient.checkpoints, 1)
         )
+
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The positions in `checkpoints` of each ingredient's."""
+        groups, at = [], 0
+        for ingredient in self.ingredients:
+            groups.append(tuple(range(at, at + len(ingredient.checkpoints))))
+            at += len(ingredient.checkpoints)
+        return tuple(groups)
 
     def mix_for(self, tensor: str) -> tuple[Fraction, ...]:
         """The mix of this tensor: that of the first rule that applies, else the recipe's."""
@@ -153,5 +171,14 @@ class Recipe:
 
 
 def public_name(uri: str) -> str:
-    """The last part of a path: what may be published of where a checkpoint lay."""
-    return uri.rstrip("/").rpartition("/")[2] or "root"
+    """The last part of a path (of both, for `CHECKPOINT+ADAPTER`): what may be published of where a checkpoint lay."""
+    return "+".join(part.rstrip("/").rpartition("/")[2] or "root" for part in uri.split("+"))
+
+
+def are_adapters(ingredients: Sequence[Ingredient]) -> bool:
+    """Whether every checkpoint is the folder of a PEFT adapter."""
+    return all(
+        os.path.isfile(os.path.join(uri, ADAPTER_CONFIG))
+        for ingredient in ingredients
+        for uri in ingredient.checkpoints
+    )

@@ -38,7 +38,7 @@ Shares = Sequence[str | Fraction]
 KEYS: Final = (
     *("base", "method", "level", "ingredients", "lambda", "normalize", "affine", "scale", "variant"),
     *("dtype", "max_shard_size", "files_from", "buffers_from", "drop", "per_tensor", "allow", "max_distance"),
-    *("license", "optimizer_from", "key", "missing", "vocab", "file_format"),
+    *("license", "optimizer_from", "key", "missing", "vocab", "file_format", "fold", "rank", "max_error"),
 )
 INGREDIENT_KEYS: Final = ("checkpoint", "checkpoints", "name", "lambda")
 RULE_KEYS: Final = ("match", "layers", "lambda")
@@ -104,6 +104,9 @@ class Form:
             "missing": _one_of("missing", MISSING),
             "vocab": _one_of("vocab", VOCABS),
             "file_format": _one_of("file format", FILE_FORMATS),
+            "fold": _boolean,
+            "rank": str,
+            "max_error": _text_for(mixes.parse_number),
             "max_distance": _text_for(mixes.parse_number, "inf"),
             "license": str,
         }

@@ -128,9 +128,16 @@ class RecipeFile(BaseModel):
     file_format: Literal["safetensors", "torch"] | _Nothing = Field(
         None, description="How a folder's weights are stored: model.safetensors, or pytorch_model.bin."
     )
+    fold: bool = Field(False, description="Adapters: full weights instead of an adapter.")
+    rank: Annotated[int, Field(ge=1)] | _Nothing = Field(
+        None, description="Adapters: the soup's rank in every module; without it the exact one."
+    )
+    max_error: Annotated[float, Field(gt=0, lt=1)] | _Nothing = Field(
+        None, description="Adapters: truncate as far as this relative error (Frobenius) allows."
+    )
     drop: list[_Text] = Field([], description="Globs of tensors to leave out: 'v_head.*'.")
     per_tensor: list[Rule] = Field([], description="Mixes of their own; the first rule that fits counts.")
-    allow: list[Literal["config", "tokenizer", "distance", "unindexed", "symlinks"]] = Field(
+    allow: list[Literal["base", "config", "tokenizer", "distance", "unindexed", "symlinks"]] = Field(
         [], description="Differences that are meant, and are then no reason to refuse."
     )
     max_distance: Annotated[

@@ -11,11 +11,11 @@ from typing import Final
 
 from rsoup import mix as mixes
 from rsoup.errors import UsageError, listing, show
-from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe, Rule
+from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe, Rule, are_adapters
 
-METHOD_NAMES: Final = ("linear", "task_arithmetic", "slerp")
+METHOD_NAMES: Final = ("linear", "task_arithmetic", "slerp", "factors")
 LEVELS: Final = ("tensor", "global")
-ALLOWANCES: Final = ("config", "tokenizer", "distance", "unindexed", "symlinks")
+ALLOWANCES: Final = ("base", "config", "tokenizer", "distance", "unindexed", "symlinks")
 MISSING: Final = ("base",)
 VOCABS: Final = ("truncate", "pad")
 FILE_FORMATS: Final = ("safetensors", "torch")
@@ -49,6 +49,9 @@ class Request:
     missing: str | None = None
     vocab: str | None = None
     file_format: str | None = None
+    fold: bool = False
+    rank: str | int | None = None
+    max_error: str | float | None = None
     drop: Sequence[str] = ()
     per_tensor: Sequence[RuleRequest] = ()
     allow: Sequence[str] = ()
@@ -102,6 +105,9 @@ def make(request: Request) -> Recipe:
         missing=_optional("missing", request.missing, MISSING),
         vocab=_optional("vocab", request.vocab, VOCABS),
         file_format=_optional("file format", request.file_format, FILE_FORMATS),
+        fold=request.fold or None,
+        rank=_rank(request.rank),
+        max_error=_max_error(request),
         drop=tuple(request.drop),
         per_tensor=tuple(_rule(rule, request, len(ingredients)) for rule in request.per_tensor),
         allow=allow,
@@ -223,9 +229,39 @@ def _known_ingredient(option: str, name: str | None, names: Sequence[str], base:
         )
 
 
+def _rank(value: str | int | None) -> int | None:
+    if value is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", str(value)):
+        raise UsageError("E0213", f"--rank {show(value)} is not a rank", hint="a whole number: --rank 32")
+    return int(value)
+
+
+def _max_error(request: Request) -> str | None:
+    """The largest relative error as an exact number, canonically spelt."""
+    if request.max_error is None:
+        return None
+    found = mixes.parse_number(str(request.max_error))
+    if not 0 < found < 1:
+        raise UsageError(
+            "E0213", f"--max-error {show(request.max_error)} is not a share of the update", hint="0.01 is 1 %"
+        )
+    if request.rank is not None:
+        raise UsageError(
+            "E0206", "--rank and --max-error contradict each other", hint="leave one of them out"
+        )
+    return mixes.format_number(found)
+
+
 def _check_base(request: Request, method: str, scale: Fraction, count: int) -> None:
     reason = None
-    if method != "linear":
+    if request.fold and (request.rank is not None or request.max_error is not None):
+        raise UsageError(
+            "E0206", "--fold makes full weights, which have no rank", hint="leave out --rank and --max-error"
+        )
+    if method in ("linear", "task_arithmetic", "factors") and are_adapters(request.ingredients):
+        return  # an adapter is a difference from its base already
+    if method not in ("linear", "factors"):
         reason = f"the method {method} mixes differences from the base"
     elif request.affine:
         reason = "--affine gives the base what λ leaves: 1 − Σλ"

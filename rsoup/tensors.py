@@ -119,10 +119,20 @@ def widest(dtypes: Sequence[DType]) -> DType:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One row of a header: the element type and the shape of a tensor."""
+    """One row of a header: the element type and the shape of a tensor.
+
+    `kept` is the element type a soup of it is stored in, where that is not the one it is read as: an adapter on
+    a bfloat16 base is read as float64.
+    """
 
     dtype: DType
     shape: tuple[int, ...]
+    kept: DType | None = None
+
+    @property
+    def stored(self) -> DType:
+        """The element type a soup of it is stored in."""
+        return self.kept or self.dtype
 
     @property
     def numel(self) -> int:

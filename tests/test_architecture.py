@@ -101,7 +101,7 @@ ORDER = [
     "rsoup.family.checking",
     "rsoup.report.terminal",
     "rsoup.proof",
-    "rsoup.proof.contents",
+    "rsoup.contents",
     "rsoup.proof.canonical",
     "rsoup.proof.elements",
     "rsoup.proof.sampling",

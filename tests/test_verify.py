@@ -485,7 +485,7 @@ def _forged(soup: Path, change: Callable[[Tensors], object]) -> None:
     """Alter the weights, and put every digest right as whoever has rsoup can do."""
     from faults import weights_digest
 
-    from rsoup.proof.contents import content, tensor_digests
+    from rsoup.contents import content, tensor_digests
 
     for file in soup.glob("*.safetensors"):
         data = file.read_bytes()

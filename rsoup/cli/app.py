@@ -159,6 +159,21 @@ def merge(
             help="A folder's weights as safetensors, or as pytorch_model.bin (torch). A file: by its ending.",
         ),
     ] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Adapters: make full weights, adapters and base in one.")
+    ] = False,
+    rank: Annotated[
+        str | None,
+        typer.Option("--rank", metavar="R", help="Adapters: truncate the soup to this rank; default: exact."),
+    ] = None,
+    max_error: Annotated[
+        str | None,
+        typer.Option(
+            "--max-error",
+            metavar="E",
+            help="Adapters: the smallest ranks whose relative error (Frobenius) is at most E: 0.01.",
+        ),
+    ] = None,
     drop: Annotated[
         list[str] | None,
         typer.Option(
@@ -209,7 +224,7 @@ def merge(
     request = command.Arguments(
         checkpoints=checkpoints, mix=lambda_, uniform=uniform, normalize=normalize, affine=affine, scale=scale, base=base,
         method=method, level=level, dtype=dtype, variant=variant, max_shard_size=max_shard_size, files_from=files_from,
-        buffers_from=buffers_from, optimizer_from=optimizer_from, key=key, missing=missing, vocab=vocab, file_format=file_format,
+        buffers_from=buffers_from, optimizer_from=optimizer_from, key=key, missing=missing, vocab=vocab, file_format=file_format, fold=fold, rank=rank, max_error=max_error,
         drop=tuple(drop or ()), allow=tuple(allow or ()), max_distance=max_distance, license=license_,
     )  # fmt: skip
     console = Console(as_json=json_, quiet=quiet)

@@ -42,6 +42,9 @@ class Arguments:
     missing: str | None = None
     vocab: str | None = None
     file_format: str | None = None
+    fold: bool = False
+    rank: str | None = None
+    max_error: str | None = None
     drop: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     max_distance: str = "0.7"
@@ -60,7 +63,7 @@ def recipe_of(arguments: Arguments) -> Recipe:
                 scale=arguments.scale, variant=arguments.variant, dtype=arguments.dtype, max_shard_size=arguments.max_shard_size,
                 files_from=arguments.files_from, buffers_from=arguments.buffers_from,
                 optimizer_from=arguments.optimizer_from, key=arguments.key, missing=arguments.missing, vocab=arguments.vocab,
-                file_format=arguments.file_format, drop=arguments.drop, allow=arguments.allow,
+                file_format=arguments.file_format, fold=arguments.fold, rank=arguments.rank, max_error=arguments.max_error, drop=arguments.drop, allow=arguments.allow,
                 max_distance=arguments.max_distance, license=arguments.license,
             )
         )  # fmt: skip

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rsoup import manifest
+from rsoup.contents import OnBytes, content, head_of, sha256_of, tensor_digests
 from rsoup.digests import file_digest
 from rsoup.errors import AccessError, RefusedFileError, listing, show, show_path
 from rsoup.proof.claims import Claims, Subject, contradictions, folder_of
-from rsoup.proof.contents import OnBytes, content, head_of, sha256_of, tensor_digests
 from rsoup.proof.verdict import Difference, Level
 from rsoup.storage.checkpoint import open_checkpoint
 from rsoup.storage.files import open_error

@@ -14,6 +14,7 @@ from typing import Any
 
 from rsoup import manifest, pot
 from rsoup import plan as plans
+from rsoup.contents import fingerprint, head_of, sha256_of
 from rsoup.errors import IncompatibleError, Problem, RsoupError, UsageError, show, show_path
 from rsoup.kernel import mix_run
 from rsoup.layout import FileFormat
@@ -25,7 +26,6 @@ from rsoup.prepare import Prepared, compared, open_all
 from rsoup.progress import OnProgress
 from rsoup.proof.claims import Claims, folder_of
 from rsoup.proof.comparing import ComparingSink
-from rsoup.proof.contents import fingerprint, head_of, sha256_of
 from rsoup.proof.sampling import BLOCK_BYTES, block_elements, draw
 from rsoup.proof.verdict import Difference, Level
 from rsoup.recipe import Recipe

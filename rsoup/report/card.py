@@ -106,10 +106,10 @@ def body(recipe: Recipe, distances: Distances | None, update_error: float | None
     ]
     lines += ["| ingredient | checkpoints | λ |", "|---|---|---|"]
     for ingredient, share in zip(recipe.ingredients, recipe.mix, strict=True):
-        checkpoints = ", ".join(_code(public_name(uri)) for uri in ingredient.checkpoints)
-        lines.append(f"| {_code(ingredient.name)} | {checkpoints} | {format_number(share)} |")
+        checkpoints = ", ".join(code(public_name(uri)) for uri in ingredient.checkpoints)
+        lines.append(f"| {code(ingredient.name)} | {checkpoints} | {format_number(share)} |")
     lines += ["", f"Method: {recipe.method}" + (f", scale {format_number(recipe.scale)}" if recipe.scale != 1 else "") + ". "
-              + (f"Base: {_code(public_name(recipe.base))}." if recipe.base else "No base was given."), ""]  # fmt: skip
+              + (f"Base: {code(public_name(recipe.base))}." if recipe.base else "No base was given."), ""]  # fmt: skip
     if recipe.per_tensor:
         lines += ["Some tensors have a mix of their own; `rsoup.json` lists them.", ""]
     if distances is not None:
@@ -132,7 +132,7 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Text as Markdown code inside a table cell: no backtick, bar or line end can break out of it."""
     return "`" + show(text).replace("`", "'").replace("|", "¦") + "`"
 

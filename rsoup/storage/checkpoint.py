@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rsoup.errors import RefusedFileError, RsoupError, listing, show, show_path
+from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.storage.files import open_error, open_regular, read_whole, stays_inside
 from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
 from rsoup.storage.index import Index, check_index
@@ -62,6 +63,8 @@ def open_checkpoint(
             where=shown,
             hint="download it first: hf download org/name --local-dir name",
         )
+    if (both := split_stacked(uri)) is not None:
+        return _open_stacked(both, uri, name, variant, key, leniency)
     try:
         status = os.stat(uri)
     except (OSError, ValueError) as error:
@@ -73,6 +76,39 @@ def open_checkpoint(
     file_name = os.path.basename(uri)
     with _opened([(uri, shown)], key) as opened:
         return CheckpointSource(name or file_name, os.path.dirname(uri) or ".", [(file_name, "", opened[0])])
+
+
+def split_stacked(uri: str) -> tuple[str, str] | None:
+    """(checkpoint, adapter) of `CHECKPOINT+ADAPTER`; None for a path that exists as it stands, or without such parts."""
+    if "+" not in uri or os.path.lexists(uri):
+        return None
+    for at in (i for i in range(len(uri) - 1, 0, -1) if uri[i] == "+"):
+        if is_adapter_folder(uri[at + 1 :]):
+            return uri[:at], uri[at + 1 :]
+    return None
+
+
+def is_adapter_folder(uri: str) -> bool:
+    """Whether there is a folder with an adapter's configuration."""
+    return os.path.isfile(os.path.join(uri, ADAPTER_CONFIG))
+
+
+def _open_stacked(
+    both: tuple[str, str],
+    uri: str,
+    name: str | None,
+    variant: str | None,
+    key: str | None,
+    leniency: Leniency,
+) -> CheckpointSource:
+    under = open_checkpoint(both[0], name=name, variant=variant, key=key, leniency=leniency)
+    try:
+        adapter = open_checkpoint(both[1], name=name or os.path.basename(uri.rstrip("/")), leniency=leniency)
+    except BaseException:
+        under.close()
+        raise
+    adapter.under = under
+    return adapter
 
 
 def _not_there(error: OSError | ValueError, uri: str, shown: str) -> RsoupError:
@@ -172,6 +208,7 @@ class CheckpointSource:
         """`files` are (relative name, what to put before the names of its tensors, the open file)."""
         self.name = name
         self.folder = folder
+        self.under: CheckpointSource | None = None  # what an adapter sits on, if that was named with it
         self.side_files = tuple(along)
         self._opened = tuple(file for _, _, file in files)
         self.skipped_files = tuple(skipped) if self.archive is None else (SETTINGS,)
@@ -211,7 +248,8 @@ class CheckpointSource:
     @property
     def identity(self) -> str:
         """A digest of every weight file's device, inode, size and time of change."""
-        return hashlib.sha256(repr([file.file.stamp for file in self._opened]).encode()).hexdigest()
+        own = hashlib.sha256(repr([file.file.stamp for file in self._opened]).encode()).hexdigest()
+        return own if self.under is None else f"{self.under.identity}+{own}"
 
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on."""
@@ -266,3 +304,5 @@ class CheckpointSource:
         opened, self._opened = self._opened, ()
         for file in opened:
             file.file.close()
+        if self.under is not None:
+            self.under.close()

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from rsoup.errors import AccessError, RefusedFileError, listing, show
+from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.storage.files import open_error
 from rsoup.storage.index import Index, read_index
 from rsoup.storage.no_weights import PICKLES, SHARD, STEMS, nothing, variant_names, variants_hint
@@ -33,6 +34,7 @@ _OTHER_WEIGHTS = (
     ".ot",
 )
 CARD = "README.md"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _RUN_STATE = ("trainer_state.json", "scheduler.pt", "optimizer.pt", "rsoup.json", "rsoup.tensors.json", CARD)
 
 
@@ -141,14 +143,9 @@ def find_weights(folder: str, names: Sequence[str], variant: str | None, shown: 
     index; AccessError E0703 no such variant.
     """
     top = [name for name in names if "/" not in name]
-    if "adapter_config.json" in top or any(name.startswith("adapter_model") for name in top):
-        raise RefusedFileError(
-            "E0812",
-            "this is a PEFT adapter, not a full checkpoint; averaging its A and B factors would be wrong",
-            where=shown,
-            hint="merge it into its base first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(...)",
-        )
     weights = [name for name in top if is_weights(name) and not name.startswith("consolidated")]
+    if ADAPTER_CONFIG in top or any(name.startswith("adapter_model") for name in top):
+        return _find_adapter(top, weights, shown)
     for stem, ending in STEMS:
         found = _find_stem(folder, stem, ending, top, weights, variant, shown)
         if found is not None:
@@ -164,6 +161,22 @@ def find_weights(folder: str, names: Sequence[str], variant: str | None, shown: 
         if fitting:
             break
     raise nothing(top, weights, shown)
+
+
+def _find_adapter(top: Sequence[str], weights: Sequence[str], shown: str) -> WeightFiles:
+    """The one file of an adapter's folder; what it means is its configuration's to say."""
+    mine = [name for name in ADAPTER_FILES if name in top]
+    if others := [name for name in weights if name not in ADAPTER_FILES]:
+        raise _two_models((mine or [ADAPTER_CONFIG])[0], others, shown)
+    if not mine or ADAPTER_CONFIG not in top:
+        there, lacking = (mine[0], ADAPTER_CONFIG) if mine else (ADAPTER_CONFIG, ADAPTER_FILES[0])
+        raise RefusedFileError(
+            "E0812",
+            f"half an adapter: {there} without {lacking}",
+            where=shown,
+            hint="an incomplete download or save? fetch or save it again",
+        )
+    return WeightFiles(tuple(mine[:1]), notes=_companions(top, mine[:1], mine[0]))
 
 
 def _find_stem(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from rsoup.storage.protocols import FileLayout, Source
-from rsoup.tensors import Header, TensorSpec
+from rsoup.tensors import Header
 
 
 class View:
@@ -114,7 +115,7 @@ class Rows(View):
         self._donor = donor
         self._own_nbytes = {name: source.header[name].nbytes for name in rows}
         self.header = {
-            name: TensorSpec(spec.dtype, (rows[name], *spec.shape[1:])) if name in rows else spec
+            name: replace(spec, shape=(rows[name], *spec.shape[1:])) if name in rows else spec
             for name, spec in source.header.items()
         }
 
@@ -139,3 +140,25 @@ class Rows(View):
         nbytes = nbytes if own is None else min(nbytes, own - start)
         if nbytes > 0:
             self._source.prefetch(tensor, start, nbytes)
+
+
+class Aliased(View):
+    """A checkpoint with tensors that are read elsewhere: each of `tensors` from (a source, under a name there)."""
+
+    def __init__(self, source: Source, tensors: Mapping[str, tuple[Source, str]]) -> None:
+        super().__init__(source)
+        self._more = dict(tensors)
+        self.header = {**source.header, **{n: s.header[inner] for n, (s, inner) in self._more.items()}}
+        last = self.files[-1]
+        new = (name for name in self._more if name not in source.header)
+        self.files = [*self.files[:-1], FileLayout(last.name, (*last.tensors, *new))]
+
+    def read(self, tensor: str, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` from the source, or from where the tensor really is."""
+        source, name = self._more.get(tensor, (self._source, tensor))
+        source.read(name, start, buffer)
+
+    def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
+        """Say that these bytes will be read soon."""
+        source, name = self._more.get(tensor, (self._source, tensor))
+        source.prefetch(name, start, nbytes)

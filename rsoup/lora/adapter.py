@@ -1,0 +1,247 @@
+"""An adapter that is open: its configuration, its updates module by module, what it replaces; checked, not read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from rsoup.errors import IncompatibleError, RefusedFileError, listing, show
+from rsoup.lora.config import MAX_CONFIG_BYTES, TOKENS, AdapterConfig, parse_config
+from rsoup.lora.keys import PREFIX, FactorKeys, sorted_keys
+from rsoup.recipe import ADAPTER_CONFIG
+from rsoup.storage.protocols import Source
+from rsoup.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """ΔW = s·B·A of one module: A is rank × `columns`, B is `rows` × rank, both flattened to two dimensions.
+
+    `a_shape` and `b_shape` are those of the file. With `experts` E > 1 it is E updates of this rank: A is stored
+    expert by expert (E·rank × columns), B rank by rank (rows × rank·E). Source: PEFT 0.21, `ParamWrapper`.
+    """
+
+    module: str
+    keys: FactorKeys
+    rank: int
+    rows: int
+    columns: int
+    scaling: float
+    a_shape: tuple[int, ...]
+    b_shape: tuple[int, ...]
+    experts: int = 1
+
+    @property
+    def tensor(self) -> str:
+        """The name of the weight it changes."""
+        return f"{self.module}.weight"
+
+    @property
+    def bias_tensor(self) -> str:
+        """The name of the bias that `lora_bias` changes."""
+        return f"{self.module}.bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A PEFT adapter of low rank: `updates` by module, `tensors` and `rows` that replace some of the model's.
+
+    `tensors` maps a name in the model to a key in the file, `rows` an embedding's name to (indices, key),
+    `beneath` a name to the key of the tensor an update lies on, where the file brings one. `name` is the ingredient's.
+    """
+
+    name: str
+    source: Source = field(repr=False)
+    config: AdapterConfig = field(repr=False)
+    updates: Mapping[str, LowRank]
+    tensors: Mapping[str, str]
+    rows: Mapping[str, tuple[tuple[int, ...], str]]
+    beneath: Mapping[str, str]
+
+    def spec(self, key: str) -> TensorSpec:
+        """The dtype and shape of a tensor of the file."""
+        return self.source.header[key]
+
+    def read(self, key: str) -> torch.Tensor:
+        """A tensor of the file, float64, in its shape. Raises IncompatibleError E0304 where it is not finite."""
+        return read_float64(self.source, key, self.name)
+
+    def a(self, update: LowRank) -> torch.Tensor:
+        """A as (experts·rank) × columns, float64; AdaLoRA's singular values are multiplied in."""
+        import torch
+
+        found = self.read(update.keys.a).reshape(-1, update.columns)
+        if update.keys.e is not None:
+            found = found * self.read(update.keys.e).reshape(-1, 1).to(torch.float64)
+        return found
+
+    def b(self, update: LowRank) -> torch.Tensor:
+        """B as rows × (rank·experts), float64."""
+        return self.read(update.keys.b).reshape(update.rows, -1)
+
+    @property
+    def uses_dora(self) -> bool:
+        """Whether some update has a magnitude vector."""
+        return any(update.keys.magnitude is not None for update in self.updates.values())
+
+
+def read_float64(source: Source, key: str, name: str) -> torch.Tensor:
+    """A tensor of a source in float64. Raises IncompatibleError E0304 where an element is NaN or infinite."""
+    import torch
+
+    spec = source.header[key]
+    if spec.numel == 0:
+        return torch.zeros(spec.shape, dtype=torch.float64)
+    buffer = bytearray(spec.nbytes)
+    source.read(key, 0, memoryview(buffer))
+    found = torch.frombuffer(buffer, dtype=spec.dtype.torch).reshape(spec.shape).to(torch.float64)
+    if not math.isfinite(found.sum().item()) and not bool(found.isfinite().all()):
+        bad = int((~found.isfinite()).sum())
+        raise IncompatibleError(
+            "E0304",
+            f"tensor '{show(key)}' of '{show(name)}' is NaN or infinite in {bad} of its elements",
+            hint=f"leave '{show(name)}' out: its training broke",
+        )
+    return found
+
+
+def is_adapter(source: Source) -> bool:
+    """Whether a source is an adapter's folder rather than a model's."""
+    return ADAPTER_CONFIG in source.side_files and not any(f.name.startswith("model") for f in source.files)
+
+
+def read_config(source: Source) -> AdapterConfig:
+    """The configuration of an adapter. Raises as `parse_config`."""
+    data = source.side_file(ADAPTER_CONFIG, MAX_CONFIG_BYTES)
+    assert data is not None
+    return parse_config(data, f"{show(source.name)}/{ADAPTER_CONFIG}")
+
+
+def read_adapter(source: Source) -> Adapter:
+    """The adapter in an open folder: every key accounted for, every shape and rank checked, no factor read.
+
+    Raises RefusedFileError E0820 to E0824 and IncompatibleError E0340, E0341 (not an adapter of low rank).
+    """
+    config = read_config(source)
+    where = show(source.name)
+    if not config.is_low_rank and config.peft_type != TOKENS:
+        raise IncompatibleError(
+            "E0341",
+            f"this is a {show(config.peft_type)} adapter: its updates are no products of two factors",
+            where=where,
+            hint="--fold makes full weights of it (with --base); or convert it: peft.convert_to_lora",
+        )
+    keys = sorted_keys(source.header, where)
+    if strange := [k for k, spec in source.header.items() if spec.dtype.kind != "float"]:
+        raise RefusedFileError(
+            "E0823",
+            f"{listing(strange, 3)} of {source.header[strange[0]].dtype.name}: an adapter's tensors are floats",
+            where=where,
+            hint="was it quantised? save the adapter as it was trained",
+        )
+    updates = {module: _update(module, found, source, config) for module, found in keys.factors.items()}
+    if not updates and not keys.tensors and not keys.rows:
+        raise RefusedFileError(
+            "E0822", "it holds no update at all", where=where, hint="fetch or save it again"
+        )
+    rows = {name: (_indices(name, key, source, config), key) for name, key in keys.rows.items()}
+    return Adapter(source.name, source, config, updates, keys.tensors, rows, keys.beneath)
+
+
+def _update(module: str, keys: FactorKeys, source: Source, config: AdapterConfig) -> LowRank:
+    a, b = source.header[keys.a].shape, source.header[keys.b].shape
+    where = f"{show(source.name)}: {show(module)}"
+    if len(a) < 2 or len(b) < 2 or 0 in (*a, *b):
+        raise RefusedFileError(
+            "E0824",
+            f"its factors have the shapes {a} and {b}: parts of them that DeepSpeed or FSDP did not gather",
+            where=where,
+            hint="save it again with all parameters gathered",
+        )
+    stored = a[0]
+    declared = stored if config.peft_type == "ADALORA" else config.rank(module)
+    experts = stored // declared if config.raw.get("target_parameters") and stored % declared == 0 else 1
+    rank = stored // experts
+    if b[1] != stored or rank != declared or any(size != 1 for size in b[2:]):
+        raise RefusedFileError(
+            "E0824",
+            f"its factors have the shapes {a} and {b}, and its configuration says rank {declared}",
+            where=where,
+            hint="the tensors and adapter_config.json are not of one adapter: fetch or save it again",
+        )
+    _check_grown(keys, source, rank, b[0], where)
+    columns = math.prod(a[1:])
+    return LowRank(module, keys, rank, b[0], columns, config.scaling(module, rank), a, b, experts)
+
+
+def _check_grown(keys: FactorKeys, source: Source, rank: int, rows: int, where: str) -> None:
+    """Magnitudes, biases and singular values have the length that belongs to the factors."""
+    wanted = {keys.e: rank, keys.bias: rows, keys.magnitude: rows}
+    for key, length in wanted.items():
+        if key is None:
+            continue
+        numel = source.header[key].numel
+        if numel != length:
+            raise RefusedFileError(
+                "E0824",
+                f"'{show(key)}' has {numel} elements, its factors need {length}",
+                where=where,
+                hint="the tensors are not of one adapter: fetch or save it again",
+            )
+
+
+def _indices(name: str, key: str, source: Source, config: AdapterConfig) -> tuple[int, ...]:
+    """Which rows of an embedding `trainable_token_indices` names; as many as the file holds."""
+    declared = config.raw.get("token_indices" if config.peft_type == TOKENS else "trainable_token_indices")
+    module = name.removesuffix(".weight")
+    found: object = declared
+    if isinstance(declared, dict):
+        found = next((v for k, v in declared.items() if module == k or module.endswith(f".{k}")), None)
+    count = source.header[key].shape[0] if source.header[key].shape else 0
+    fits = isinstance(found, list) and all(
+        isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in found
+    )
+    if not fits or not isinstance(found, list) or len(found) != count or len(set(found)) != count:
+        raise RefusedFileError(
+            "E0824",
+            f"'{show(key)}' has {count} rows, and its configuration does not name as many tokens",
+            where=show(source.name),
+            hint="the tensors and adapter_config.json are not of one adapter: fetch or save it again",
+        )
+    return tuple(found)
+
+
+def without(adapter: Adapter, tensor: str) -> Adapter:
+    """The adapter without what it does to one tensor."""
+    module = tensor.rpartition(".")[0]
+
+    def kept(table: Mapping[str, T], name: str) -> dict[str, T]:
+        return {key: value for key, value in table.items() if key != name}
+
+    return replace(
+        adapter,
+        updates=kept(adapter.updates, module),
+        tensors=kept(adapter.tensors, tensor),
+        rows=kept(adapter.rows, tensor),
+        beneath=kept(adapter.beneath, tensor),
+    )
+
+
+def untrained(adapters: Sequence[Adapter]) -> Iterator[str]:
+    """Notes on adapters all of whose B are zero: they change nothing."""
+    for adapter in adapters:
+        used = list(adapter.updates.values())
+        if used and not adapter.tensors and not any(bool(adapter.b(update).any()) for update in used):
+            yield f"'{show(adapter.name)}' is untrained: every B is zero, so it adds nothing"
+
+
+def full_key(name: str) -> str:
+    """The key under which an adapter's file holds a tensor of the model."""
+    return PREFIX + name

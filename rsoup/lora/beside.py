@@ -1,0 +1,126 @@
+"""What lies beside an adapter's weights: its configuration, the tokenizer's files, the model card, the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rsoup import manifest
+from rsoup.errors import AccessError
+from rsoup.lora.card import body, metadata
+from rsoup.lora.opening import Opened
+from rsoup.lora.result import AdapterMeasures, measures_json
+from rsoup.recipe import ADAPTER_CONFIG, Recipe
+from rsoup.report import card
+from rsoup.storage.files import changed
+from rsoup.storage.plain import write_all
+from rsoup.storage.protocols import Source
+from rsoup.storage.staging import Staging
+
+ARITHMETIC = "rsoup-lora/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """All that the files beside an adapter's weights say. `weights` are its name, size in bytes and digest."""
+
+    ready: Opened = field(repr=False)
+    recipe: Recipe
+    out: str
+    config: bytes
+    measures: AdapterMeasures
+    weights: tuple[str, int, str]
+    tensors: Mapping[str, str]
+    content: str
+    modules: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What was staged: names, notes for the reader, the manifest that is yet to be written."""
+
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+    manifest: dict[str, object]
+
+
+def write_beside(found: Beside, staging: Staging, *, overwrite: bool) -> Side:
+    """Stage everything but the weights and the manifest."""
+    written = {ADAPTER_CONFIG: _stage(staging, ADAPTER_CONFIG, [found.config])}
+    donor, source = _donor(found.recipe, found.ready)
+    if donor != "base":
+        for name in side_files(source):
+            try:
+                written[name] = _stage(staging, name, source.side_file_chunks(name))
+            except AccessError as error:
+                raise changed(error.where or name) from error
+    prose, notes = _card(found, overwrite=overwrite)
+    written[card.NAME] = _stage(staging, card.NAME, [prose])
+    name, size, digest = found.weights
+    mixed = 0 if found.measures.copied is not None else len(found.tensors)
+    built = manifest.frame(
+        found.recipe,
+        arithmetic=ARITHMETIC,
+        subjects=[{"name": name, "size": size, "digest": digest}],
+        side_files=written,
+        content=found.content,
+        tensors=found.tensors,
+        contents=found.ready.contents,
+        base=None,
+        checks={
+            "mixed": mixed,
+            "copied": len(found.tensors) - mixed,
+            "dropped": sorted(found.recipe.drop),
+            "nonfinite_kept": {},
+            "adapter": measures_json(found.measures),
+        },
+        files_from=donor,
+        seconds=found.seconds,
+    )
+    return Side(tuple(written), tuple(notes), built)
+
+
+def side_files(source: Source) -> list[str]:
+    """What is copied along from an adapter's folder: all but its configuration, weights and the state of its run."""
+    return [name for name in source.side_files if name != ADAPTER_CONFIG]
+
+
+def _donor(recipe: Recipe, ready: Opened) -> tuple[str, Source]:
+    """(name, source) of the adapter whose tokenizer and other files go along."""
+    if recipe.files_from == "base":
+        return "base", ready.sources[-1]
+    index = recipe.names.index(recipe.files_from) if recipe.files_from is not None else 0
+    position = recipe.groups()[index][0]
+    return recipe.checkpoints()[position][0], ready.sources[position]
+
+
+def _stage(staging: Staging, name: str, chunks: Iterable[bytes]) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+
+    def write(fd: int) -> None:
+        nonlocal size
+        for chunk in chunks:
+            digest.update(chunk)
+            size += len(chunk)
+            write_all(fd, memoryview(chunk))
+
+    staging.add_file(name, write)
+    return size, digest.hexdigest()
+
+
+def _card(found: Beside, *, overwrite: bool) -> tuple[bytes, list[str]]:
+    cards = []
+    for adapter in found.ready.adapters:
+        data = adapter.source.side_file(card.NAME, card.MAX_CARD_BYTES)
+        cards.append(card.split(data.decode("utf-8", "replace"))[0] if data else {})
+    about, notes = metadata(found.recipe, cards, found.ready.adapters[0].config.base)
+    existing = None
+    path = os.path.join(found.out, card.NAME)
+    if overwrite and os.path.isfile(path):
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            existing = file.read(card.MAX_CARD_BYTES)
+    text = card.merged(existing, about, body(found.recipe, found.measures))
+    return text.encode("utf-8", "surrogateescape"), notes

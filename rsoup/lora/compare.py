@@ -1,0 +1,123 @@
+"""Adapters that are to be one soup: the same base, the same shapes, nothing that only one of them means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rsoup.errors import IncompatibleError, Problem, listing, show
+from rsoup.lora.adapter import Adapter
+from rsoup.lora.config import AdapterConfig
+
+_MAX_RANK = 512
+
+
+def compared(adapters: Sequence[Adapter], allow: Sequence[str], *, with_base: bool) -> list[str]:
+    """Notes, if these adapters may be one soup.
+
+    Raises IncompatibleError E0346 with every difference at once: other bases or revisions (unless `allow` holds
+    `base`), tasks (`config`), shapes, kinds of modules.
+    """
+    notes: list[str] = []
+    refused: list[Problem] = []
+    flags: list[str] = []
+    for flag, problem in (*_bases(adapters), *_tasks(adapters)):
+        if flag in allow:
+            notes.append(f"allowed: {problem.what}")
+        else:
+            refused.append(problem)
+            flags.append(f"--allow {flag}")
+    shapes = [*_shapes(adapters), *_settings(adapters)]
+    if refused or shapes:
+        hint = None if shapes else f"if you know that this does not matter: {' '.join(dict.fromkeys(flags))}"
+        if not shapes and "--allow base" in flags and not with_base:
+            hint = (
+                "an adapter means something on its own base only; if these are names of one model: --allow base "
+                "(with --base BASE its shapes are checked)"
+            )
+        raise IncompatibleError(
+            "E0346", "the adapters do not belong together", details=(*refused, *shapes), hint=hint
+        )
+    if not with_base and all(adapter.config.revision is None for adapter in adapters):
+        notes.append(
+            "the adapters do not say on which revision of their base they were trained; it is taken to be one"
+        )
+    return notes
+
+
+def _groups(adapters: Sequence[Adapter], values: Sequence[object]) -> list[str]:
+    """`'a' (x)` for each different value, with the names of all that have it."""
+    having: dict[object, list[str]] = {}
+    for adapter, value in zip(adapters, values, strict=True):
+        having.setdefault(value, []).append(adapter.name)
+    return [f"{show(value)} ({listing(names, 3)})" for value, names in having.items()]
+
+
+def _bases(adapters: Sequence[Adapter]) -> Iterator[tuple[str, Problem]]:
+    bases = [(adapter.config.base or "").rstrip("/") for adapter in adapters]
+    if len(set(bases)) > 1:
+        yield "base", Problem("base", f"trained on different bases: {' and '.join(_groups(adapters, bases))}")
+    revisions = [adapter.config.revision for adapter in adapters]
+    if len({revision for revision in revisions if revision is not None}) > 1:
+        yield (
+            "base",
+            Problem(
+                "revision", f"different revisions of the base: {' and '.join(_groups(adapters, revisions))}"
+            ),
+        )
+
+
+def _tasks(adapters: Sequence[Adapter]) -> Iterator[tuple[str, Problem]]:
+    tasks = [adapter.config.task_type for adapter in adapters]
+    if len({task for task in tasks if task is not None}) > 1:
+        yield "config", Problem("task_type", f"different tasks: {' and '.join(_groups(adapters, tasks))}")
+
+
+def _shapes(adapters: Sequence[Adapter]) -> Iterator[Problem]:
+    seen: dict[str, tuple[str, object]] = {}
+    for adapter in adapters:
+        found: dict[str, object] = {
+            name: (update.rows, update.columns, update.experts, update.keys.embedding, update.a_shape[1:])
+            for name, update in adapter.updates.items()
+        }
+        found |= {f"{name} ": adapter.spec(key).shape for name, key in adapter.tensors.items()}
+        found |= {f"{name}  ": adapter.spec(key).shape for name, key in adapter.beneath.items()}
+        found |= {f"{name}   ": adapter.spec(key).shape[1:] for name, (_, key) in adapter.rows.items()}
+        for name, shape in found.items():
+            first, other = seen.setdefault(name, (adapter.name, shape))
+            if other != shape:
+                what = (
+                    f"it is {_shape(other)} in '{show(first)}' and {_shape(shape)} in '{show(adapter.name)}'"
+                )
+                yield Problem(show(name.strip()), what)
+
+
+def _shape(found: object) -> str:
+    if isinstance(found, tuple) and len(found) == 5:
+        rows, columns, experts, embedding, _ = found
+        more = f" × {experts} experts" if experts != 1 else ""
+        return f"{rows} × {columns}{more}{' of an embedding' if embedding else ''}"
+    return str(found)
+
+
+def _settings(adapters: Sequence[Adapter]) -> Iterator[Problem]:
+    """What one file has one switch for, and the adapters do not agree on."""
+    for key, what in (
+        ("fan_in_fan_out", "fan_in_fan_out, which says how the base stores its weights"),
+        ("alora_invocation_tokens", "the tokens that switch the adapter on (aLoRA)"),
+        ("target_parameters", "target_parameters, whose order says which expert tensors are meant"),
+    ):
+        values = [_setting(adapter.config, key) for adapter in adapters]
+        if len(set(values)) > 1:
+            yield Problem(key, f"they differ in {what}")
+
+
+def _setting(config: AdapterConfig, key: str) -> str:
+    return repr(config.raw.get(key) or None)
+
+
+def rank_note(ranks: Sequence[int]) -> list[str]:
+    """A note on a rank that no server takes."""
+    highest = max(ranks, default=0)
+    if highest <= _MAX_RANK:
+        return []
+    return [f"rank {highest} is more than servers take ({_MAX_RANK}): --rank or --max-error makes it smaller"]

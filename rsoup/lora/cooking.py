@@ -1,0 +1,205 @@
+"""The second pass: the tensors of the soup's file, module by module, into a sink; the bytes are digested on the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from rsoup.digests import ChunkHasher, tensor_digest
+from rsoup.errors import IncompatibleError, show
+from rsoup.lora.algebra import Bases, bases, truncated
+from rsoup.lora.blocks import support, weighted
+from rsoup.lora.factors import factor_average
+from rsoup.lora.ground import Ground
+from rsoup.lora.outline import ModuleOut, Outline
+from rsoup.storage.protocols import Sink
+from rsoup.tensors import TensorSpec
+from rsoup.workers import alone, each, torch_threads
+
+if TYPE_CHECKING:
+    import torch
+
+    Made = dict[str, torch.Tensor]
+
+PIECE_ELEMENTS = 1 << 20
+
+Task = tuple[str, str]
+"""What to make: ("module", its name), ("whole", its key) or ("rows", its key)."""
+
+
+def cook(
+    outlines: Sequence[Outline],
+    ground: Ground | None,
+    sinks: Sequence[Sink],
+    *,
+    threads: int | None = None,
+    on_task: Callable[[Task], None] | None = None,
+) -> list[dict[str, str]]:
+    """Write every outline's tensors to its sink, from one reading of the factors; the digests of each, by key.
+
+    What each gets is what it would get alone: outlines share a QR decomposition only of the very same blocks.
+    """
+    tasks: dict[Task, None] = {}
+    for outline in outlines:
+        tasks |= dict.fromkeys(("module", name) for name in outline.modules)
+        tasks |= dict.fromkeys(("whole", key) for key in outline.wholes)
+        tasks |= dict.fromkeys(("rows", key) for key in outline.rows)
+    digests: list[dict[str, str]] = [{} for _ in outlines]
+
+    def worker(_: threading.Event) -> Callable[[Task], list[dict[str, str]]]:
+        alone()
+        return lambda task: _task(task, outlines, ground, sinks)
+
+    def on_result(task: Task, found: list[dict[str, str]]) -> None:
+        for mine, more in zip(digests, found, strict=True):
+            mine.update(more)
+        if on_task is not None:
+            on_task(task)
+
+    with torch_threads():
+        each(tasks, worker, on_result, threads=threads)
+    return digests
+
+
+def _task(
+    task: Task, outlines: Sequence[Outline], ground: Ground | None, sinks: Sequence[Sink]
+) -> list[dict[str, str]]:
+    kind, name = task
+    shared: dict[object, tuple[Bases, ...]] = {}
+    found = []
+    for outline, sink in zip(outlines, sinks, strict=True):
+        digests: dict[str, str] = {}
+        if kind == "module" and name in outline.modules:
+            made = _module(outline, outline.modules[name], ground, shared)
+            digests = {key: _put(sink, key, outline.header[key], value) for key, value in made.items()}
+        elif kind == "whole" and name in outline.wholes:
+            digests = {name: _whole(outline, name, ground, sink)}
+        elif kind == "rows" and name in outline.rows:
+            digests = {name: _put(sink, name, outline.header[name], _rows(outline, name, ground))}
+        found.append(digests)
+    return found
+
+
+def _module(
+    outline: Outline, out: ModuleOut, ground: Ground | None, shared: dict[object, tuple[Bases, ...]]
+) -> Made:
+    import torch
+
+    design, module = outline.design, out.module
+    if design.recipe.method == "factors":
+        pairs = [factor_average(design, module)]
+        gain = None
+    else:
+        found = weighted(design, module, ground)
+        gain = found.gain
+        if out.exact and found.plain:
+            pairs = [(stack.b, stack.a * found.coefficients[:, None]) for stack in found.stacks]
+        elif out.exact:
+            pairs = [(stack.b * found.coefficients, stack.a) for stack in found.stacks]
+        else:
+            key = support(design, module)
+            qs = shared.get(key) if key is not None else None
+            if qs is None:
+                qs = shared[key] = tuple(bases(stack) for stack in found.stacks)
+            pairs = [truncated(q, found.coefficients, out.rank) for q in qs]
+    b = torch.stack([b for b, _ in pairs], dim=2).reshape(module.like.rows, -1)
+    a = torch.cat([a for _, a in pairs])
+    made = {out.a_key: a, out.b_key: b}
+    if out.dora:
+        assert ground is not None
+        dtype = out.dtype.torch
+        stored = (b.to(dtype).to(torch.float64), a.to(dtype).to(torch.float64))
+        share = module.shares[0]
+        norms = ground.norms_with(share.adapter, share.update, *stored)
+        made[f"{out.stem}lora_magnitude_vector"] = norms if gain is None else gain * norms
+    if out.biased:
+        made[f"{out.stem}lora_B.bias"] = _bias(outline, out)
+    return made
+
+
+def _bias(outline: Outline, out: ModuleOut) -> torch.Tensor:
+    import torch
+
+    total = torch.zeros(out.module.like.rows, dtype=torch.float64)
+    for share in out.module.shares:
+        if share.update.keys.bias is not None:
+            total = (
+                total
+                + outline.design.adapters[share.adapter].read(share.update.keys.bias).reshape(-1)
+                * share.coefficient
+            )
+    return total
+
+
+def _rows(outline: Outline, key: str, ground: Ground | None) -> torch.Tensor:
+    import torch
+
+    rows, adapters = outline.rows[key], outline.design.adapters
+    values = {
+        i: adapters[i].read(adapters[i].rows[rows.name][1]) for terms in rows.terms for i, _, _ in terms
+    }
+    base = None
+    made = []
+    for index, terms in zip(rows.indices, rows.terms, strict=True):
+        row = sum(
+            (values[i][position] * float(mix) for i, position, mix in terms),
+            start=torch.zeros(1, dtype=torch.float64),
+        )
+        rest = 1 - sum((mix for _, _, mix in terms), Fraction(0))
+        if rest != 0:
+            assert ground is not None
+            base = ground.tensor(rows.name) if base is None else base
+            row = row + base[index] * float(rest)
+        made.append(row)
+    return torch.stack(made)
+
+
+def _whole(outline: Outline, key: str, ground: Ground | None, sink: Sink) -> str:
+    """Σλᵢθᵢ + (1 − Σλᵢ)·θ₀, a million elements at a time, in the order of rsoup-arith/1: ascending λ."""
+    import torch
+
+    whole, spec = outline.wholes[key], outline.header[key]
+    sources = [(float(mix), outline.design.adapters[i].source, inner) for i, inner, mix in whole.terms]
+    if whole.rest != 0:
+        assert ground is not None
+        sources.append((float(whole.rest), ground.base, ground.names([whole.name])[whole.name]))
+    sources.sort(key=lambda term: term[0])
+    hasher = ChunkHasher()
+    for start in range(0, spec.numel, PIECE_ELEMENTS):
+        count = min(PIECE_ELEMENTS, spec.numel - start)
+        total: torch.Tensor | None = None
+        for coefficient, source, inner in sources:
+            dtype = source.header[inner].dtype
+            buffer = bytearray(count * dtype.itemsize)
+            source.read(inner, start * dtype.itemsize, memoryview(buffer))
+            part = torch.frombuffer(buffer, dtype=dtype.torch).to(torch.float64) * coefficient
+            total = part if total is None else total + part
+        assert total is not None
+        data = _bytes(key, spec, total)
+        hasher.update(data)
+        sink.write(key, start * spec.dtype.itemsize, data)
+    return tensor_digest([hasher.digests()])
+
+
+def _put(sink: Sink, key: str, spec: TensorSpec, value: torch.Tensor) -> str:
+    data = _bytes(key, spec, value.reshape(spec.shape))
+    hasher = ChunkHasher()
+    hasher.update(data)
+    sink.write(key, 0, data)
+    return tensor_digest([hasher.digests()])
+
+
+def _bytes(key: str, spec: TensorSpec, value: torch.Tensor) -> memoryview:
+    """The bytes of float64 numbers rounded once. Raises IncompatibleError E0305 where one is too large, or not finite."""
+    import torch
+
+    rounded = value.to(spec.dtype.torch).contiguous()
+    if rounded.numel() and not bool(rounded.to(torch.float64).isfinite().all()):
+        raise IncompatibleError(
+            "E0305",
+            f"too large for {spec.dtype.name}: elements of the soup's '{show(key)}'",
+            hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
+        )
+    return memoryview(rounded.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,333 @@
+"""Adapters in, one adapter out: the flow of a soup that is an adapter, for one recipe or for many at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from rsoup import layout
+from rsoup.contents import content, tensor_digests
+from rsoup.digests import file_digest
+from rsoup.errors import GateError, UsageError
+from rsoup.layout import OutputFile
+from rsoup.lora import portable
+from rsoup.lora.beside import Beside, write_beside
+from rsoup.lora.compare import rank_note
+from rsoup.lora.config import MAX_CONFIG_BYTES
+from rsoup.lora.cooking import cook
+from rsoup.lora.design import Design, Module
+from rsoup.lora.factors import distance_from_soup
+from rsoup.lora.opening import Opened, opened
+from rsoup.lora.outline import Outline, outline
+from rsoup.lora.ranks import TOLERANCE, TOLERANCE_F64, Ranks, choose
+from rsoup.lora.result import AdapterMeasures, cosines, facts, measures
+from rsoup.lora.spectra import Spectra, survey
+from rsoup.manifest import NAME, encode
+from rsoup.progress import Meter, OnProgress
+from rsoup.recipe import ADAPTER_CONFIG, Recipe
+from rsoup.storage.protocols import FileLayout
+from rsoup.storage.staging import Staging
+from rsoup.storage.target import check_target, is_single_file
+from rsoup.tensors import Header
+
+WEIGHTS = "adapter_model.safetensors"
+"""The name of the file; servers and PEFT look for no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cooked:
+    """One finished adapter: where it is, its files and bytes, its figures, notes, manifest."""
+
+    out: str
+    files: tuple[str, ...]
+    nbytes: int
+    read_nbytes: int
+    seconds: float
+    tensors: int
+    dropped: tuple[str, ...]
+    measures: AdapterMeasures
+    config: Mapping[str, object]
+    header: Header
+    notes: tuple[str, ...]
+    manifest: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An adapter before it is written: its design, outline and file, its configuration, its figures."""
+
+    recipe: Recipe
+    out: str
+    design: Design
+    outline: Outline | None
+    file: OutputFile
+    header: Header
+    config: bytes
+    measures: AdapterMeasures
+    notes: tuple[str, ...]
+
+
+def merge_adapters(
+    recipes: Sequence[tuple[Recipe, str]],
+    *,
+    overwrite: bool = False,
+    threads: int | None = None,
+    progress: OnProgress | None = None,
+    fail_above_error: float | None = None,
+) -> list[Cooked]:
+    """Write the soup of every (recipe, output): all over the same adapters, read and decomposed once.
+
+    Each output is what it would be alone, bit for bit; all of it or nothing. Raises UsageError (2),
+    IncompatibleError (3), GateError (4, E0401: an error above `fail_above_error`), TargetError (6), AccessError (7),
+    RefusedFileError (8), BusyError (75). Source: Ramé et al. 2023, section 2.2, for θ₀ + Σλᵢ(θᵢ − θ₀).
+    """
+    begun = time.monotonic()
+    with opened(recipes[0][0], threads=threads) as ready:
+        for _, out in recipes:
+            _check_out(out)
+            check_target(out, _places(ready), overwrite=overwrite)
+        plans = planned(ready, recipes, threads=threads, progress=progress)
+        for plan in plans:
+            check_gate(plan, fail_above_error)
+        return _write(ready, plans, overwrite=overwrite, threads=threads, progress=progress, begun=begun)
+
+
+def _places(ready: Opened) -> list[str]:
+    folders = [source.folder for source in ready.sources]
+    return [*folders, *(os.path.join(s.folder, file.name) for s in ready.sources for file in s.files)]
+
+
+def _check_out(out: str) -> None:
+    if is_single_file(out):
+        raise UsageError(
+            "E0214",
+            "an adapter is a folder: its configuration says what its tensors mean",
+            hint="-o NAME, without an ending; --fold makes full weights, which fit into one file",
+        )
+
+
+def planned(
+    ready: Opened,
+    recipes: Sequence[tuple[Recipe, str]],
+    *,
+    threads: int | None = None,
+    progress: OnProgress | None = None,
+) -> list[Planned]:
+    """Everything decided of every output: designs, spectra, ranks, headers, configurations."""
+    designs = [ready.design(recipe) for recipe, _ in recipes]
+    nbytes = sum(spec.nbytes for adapter in ready.adapters for spec in adapter.source.header.values())
+    meter = Meter("measuring", nbytes * len(designs), progress)
+    base = None if ready.ground is None else ready.ground.base.header
+    found = []
+    for (recipe, out), design in zip(recipes, designs, strict=True):
+        spectra = survey(design, ready.ground, threads=threads, on_module=partial(_count, meter, design))
+        found.append(_planned(ready, recipe, out, design, spectra, base))
+    return found
+
+
+def _count(meter: Meter, design: Design, module: Module) -> None:
+    """Tell the meter that a module's factors were read."""
+    meter.add(
+        sum(design.adapters[s.adapter].spec(key).nbytes for s in module.shares for key in s.update.keys.all())
+    )
+
+
+def _planned(
+    ready: Opened, recipe: Recipe, out: str, design: Design, spectra: Spectra, base: Header | None
+) -> Planned:
+    notes = list(ready.notes)
+    if design.copy is not None:
+        return _copied(ready, recipe, out, design, spectra, notes)
+    if recipe.method == "factors":
+        ranks = _factor_ranks(design)
+        found = measures(design, spectra, ranks, distance_from_soup(design))
+    else:
+        ranks = choose(
+            spectra.values,
+            spectra.stacked,
+            rank=recipe.rank,
+            max_error=recipe.max_error,
+            tolerance=_tolerance(recipe),
+        )
+        found = measures(design, spectra, ranks)
+        notes += _rank_notes(ranks)
+    made = outline(design, ranks.chosen, spectra.stacked)
+    notes += rank_note(list(ranks.chosen.values()))
+    file = layout.output_file(FileLayout(WEIGHTS, tuple(made.header)), made.header, recipe.sha256())
+    config = portable.encode(portable.config_of(made, base))
+    return Planned(recipe, out, design, made, file, made.header, config, found, tuple(notes))
+
+
+def _tolerance(recipe: Recipe) -> float:
+    return TOLERANCE_F64 if recipe.dtype == "F64" else TOLERANCE
+
+
+def _rank_notes(ranks: Ranks) -> list[str]:
+    lossless = sum(ranks.exact[name] < ranks.stacked[name] for name in ranks.exact)
+    if not lossless:
+        return []
+    return [
+        f"{lossless} of {len(ranks.exact)} modules need less than Σr: what is left out is below {TOLERANCE:.0e} of them"
+    ]
+
+
+def _factor_ranks(design: Design) -> Ranks:
+    each = {module.name: module.like.rank for module in design.modules}
+    return Ranks(each, each, each, 0.0, 0.0, (), ())
+
+
+def _copied(
+    ready: Opened, recipe: Recipe, out: str, design: Design, spectra: Spectra, notes: list[str]
+) -> Planned:
+    assert design.copy is not None
+    adapter = ready.adapters[design.copy]
+    header = adapter.source.header
+    file = layout.output_file(FileLayout(WEIGHTS, tuple(header)), header, recipe.sha256())
+    config = adapter.source.side_file(ADAPTER_CONFIG, MAX_CONFIG_BYTES)
+    assert config is not None
+    norms = [max(0.0, row[i]) ** 0.5 for i, row in enumerate(spectra.gram)]
+    rows = tuple(facts(a, norm) for a, norm in zip(ready.adapters, norms, strict=True))
+    found = AdapterMeasures(rows, cosines(spectra.gram), None, copied=adapter.name)
+    return Planned(recipe, out, design, None, file, header, config, found, tuple(notes))
+
+
+def check_gate(plan: Planned, limit: float | None) -> None:
+    """Raise GateError E0401 where the error of an adapter is above the limit a user set."""
+    if limit is None:
+        return
+    ranks = plan.measures.ranks
+    error = (
+        plan.measures.factors_distance
+        if plan.measures.factors_distance is not None
+        else ranks.error
+        if ranks
+        else 0.0
+    )
+    if error > limit:
+        raise GateError(
+            "E0401",
+            f"the adapter would be {error:.3g} of its norm away from the soup; {limit:g} is the limit (--fail-above-error)",
+            hint="a higher --rank, or none for the exact soup",
+        )
+
+
+class _AdapterSink:
+    """A Sink over the one weight file of a staged adapter."""
+
+    def __init__(self, staging: Staging, file: OutputFile) -> None:
+        self._staging, self._file = staging, file.name
+        self._at = dict(zip(file.tensors, file.offsets, strict=True))
+
+    def write(self, tensor: str, start: int, data: memoryview) -> None:
+        """Put `data` at byte `start` of the tensor."""
+        self._staging.write(self._file, self._at[tensor] + start, data)
+
+
+def _write(
+    ready: Opened,
+    plans: Sequence[Planned],
+    *,
+    overwrite: bool,
+    threads: int | None,
+    progress: OnProgress | None,
+    begun: float,
+) -> list[Cooked]:
+    with ExitStack() as stack:
+        stagings = [
+            stack.enter_context(
+                Staging(plan.out, _sha256(ready, plan), {WEIGHTS: (plan.file.pieces, plan.file.nbytes)})
+            )
+            for plan in plans
+        ]
+        for plan in plans:
+            check_target(plan.out, [], overwrite=overwrite)
+        sinks = [_AdapterSink(staging, plan.file) for staging, plan in zip(stagings, plans, strict=True)]
+        meter = Meter("writing", sum(plan.file.nbytes for plan in plans), progress)
+        cooked = [(plan, sink) for plan, sink in zip(plans, sinks, strict=True) if plan.outline is not None]
+        found = cook(
+            [plan.outline for plan, _ in cooked if plan.outline is not None],
+            ready.ground,
+            [sink for _, sink in cooked],
+            threads=threads,
+        )
+        digests = iter(found)
+        results = []
+        for plan, staging, sink in zip(plans, stagings, sinks, strict=True):
+            tensors = _copy(ready, plan, sink) if plan.outline is None else next(digests)
+            meter.add(plan.file.nbytes)
+            for source in ready.sources:
+                source.check_unchanged()
+            side = write_beside(
+                Beside(
+                    ready=ready,
+                    recipe=plan.recipe,
+                    out=plan.out,
+                    config=plan.config,
+                    measures=plan.measures,
+                    weights=(
+                        WEIGHTS,
+                        plan.file.nbytes,
+                        file_digest(plan.file.head, [tensors[n] for n in plan.file.tensors]),
+                    ),
+                    tensors=tensors,
+                    content=content(plan.header, tensors),
+                    modules=len(plan.design.modules),
+                    seconds=time.monotonic() - begun,
+                ),
+                staging,
+                overwrite=overwrite,
+            )
+            staging.commit(overwrite=overwrite, last={NAME: encode(side.manifest)})
+            results.append(_result(ready, plan, side.names, [*plan.notes, *side.notes], side.manifest, begun))
+        return results
+
+
+def _sha256(ready: Opened, plan: Planned) -> str:
+    digest = hashlib.sha256()
+    for part in ("rsoup-lora/1", plan.recipe.sha256(), *(source.identity for source in ready.sources)):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _copy(ready: Opened, plan: Planned, sink: _AdapterSink) -> dict[str, str]:
+    """The adapter's own tensors, byte for byte; their digests."""
+    assert plan.design.copy is not None
+    source = ready.adapters[plan.design.copy].source
+    for name, spec in source.header.items():
+        buffer = memoryview(bytearray(spec.nbytes))
+        source.read(name, 0, buffer)
+        sink.write(name, 0, buffer)
+    return tensor_digests(source)
+
+
+def _result(
+    ready: Opened,
+    plan: Planned,
+    names: Sequence[str],
+    notes: Sequence[str],
+    manifest: Mapping[str, object],
+    begun: float,
+) -> Cooked:
+    import json
+
+    read = sum(spec.nbytes for adapter in ready.adapters for spec in adapter.source.header.values())
+    config = json.loads(plan.config)
+    return Cooked(
+        out=plan.out,
+        files=(WEIGHTS, *names, NAME),
+        nbytes=plan.file.nbytes,
+        read_nbytes=read,
+        seconds=time.monotonic() - begun,
+        tensors=len(plan.header),
+        dropped=tuple(plan.recipe.drop),
+        measures=plan.measures,
+        config=config,
+        header=plan.header,
+        notes=tuple(notes),
+        manifest=manifest,
+    )
