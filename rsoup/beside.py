@@ -29,8 +29,7 @@ def write_beside(
         try:
             chunks: Iterable[bytes] = donor.side_file_chunks(name)
             if name.rpartition("/")[2] == "config.json":
-                resized = plan.recipe.vocab is not None
-                chunks = [soup_config(name, b"".join(chunks), plan.header, resized=resized)]
+                chunks = [soup_config(name, b"".join(chunks), plan.header, donor)]
             written[name] = _stage(staging, name, chunks)
         except AccessError as error:
             raise changed(error.where or name) from error  # it was there when the merge began

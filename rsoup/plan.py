@@ -14,6 +14,7 @@ from rsoup.layout import FileFormat, OutputFile
 from rsoup.methods import METHODS, Term, terms
 from rsoup.recipe import Recipe
 from rsoup.storage.protocols import Source
+from rsoup.storage.views import origin
 from rsoup.tensors import DTYPES, Header, TensorSpec, widest
 
 ARITHMETIC = "rsoup-arith/1"
@@ -245,6 +246,15 @@ def _tensor_plan(
         spec for term, spec in zip(summands, specs, strict=True) if term.checkpoint != base
     ] or specs
     dtype = DTYPES[recipe.dtype] if recipe.dtype else widest([spec.stored for spec in fine_tuned])
+    if base is not None and (alike := _one_origin(name, sources)):
+        return TensorPlan(
+            name=name,
+            spec=TensorSpec(dtype, sources[base].header[name].shape),
+            terms=(Term(base, 1.0),),
+            copy_from=base if specs[0].dtype == dtype else None,
+            measured=True,
+            alike=alike,
+        )
     one = summands[0] if len(summands) == 1 and summands[0].coefficient == 1.0 else None
     reach = sum(
         abs(term.coefficient) * spec.stored.maximum for term, spec in zip(summands, specs, strict=True)
@@ -257,6 +267,14 @@ def _tensor_plan(
         measured=base is not None,
         may_overflow=reach > dtype.maximum * (1 + 1e-12) or any(spec.kept for spec in specs),
     )
+
+
+def _one_origin(name: str, sources: Sequence[Source]) -> tuple[int, ...]:
+    """The ingredients, if what they have under this name are the base's very bytes: adapters that leave it alone."""
+    *fine_tuned, base = sources
+    where = origin(base, name)
+    same = all(origin(source, name) == where for source in fine_tuned)
+    return tuple(range(len(fine_tuned))) if same else ()
 
 
 def _dtype_notes(recipe: Recipe, plans: Mapping[str, TensorPlan], sources: Sequence[Source]) -> list[str]:

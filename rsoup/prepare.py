@@ -17,7 +17,8 @@ from rsoup.lora.mounting import mounted, with_base
 from rsoup.methods import METHODS
 from rsoup.plan import Plan
 from rsoup.recipe import Recipe
-from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
+from rsoup.storage.checkpoint import Leniency, open_checkpoint
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 from rsoup.storage.target import check_target, is_single_file, single_file_format
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from rsoup import mix as mixes
 from rsoup.errors import UsageError, listing, show
 from rsoup.names import names_for
+from rsoup.quantities import parse_size
 from rsoup.recipe import Ingredient
 from rsoup.request import (
     ALLOWANCES,
@@ -23,7 +24,6 @@ from rsoup.request import (
     VOCABS,
     Request,
     RuleRequest,
-    parse_size,
 )
 from rsoup.tensors import output_dtype
 

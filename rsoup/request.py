@@ -11,6 +11,7 @@ from typing import Final
 
 from rsoup import mix as mixes
 from rsoup.errors import UsageError, listing, show
+from rsoup.quantities import parse_max_error, parse_rank, parse_size
 from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe, Rule, are_adapters
 
 METHOD_NAMES: Final = ("linear", "task_arithmetic", "slerp", "factors")
@@ -27,7 +28,8 @@ MAX_DENOMINATOR_BITS: Final = 2048  # some 600 digits; Python refuses to write i
 class Request:
     """A recipe before it is checked: what was typed, from a command line, a file or a caller.
 
-    `mix` and the mixes of `per_tensor` are texts or fractions; None with `uniform` means λ = 1/N.
+    `mix` and the mixes of `per_tensor` are texts or fractions; None with `uniform` means λ = 1/N. `adapters`
+    says whether all checkpoints are adapters, which need no base; None looks at them.
     """
 
     ingredients: Sequence[Ingredient]
@@ -57,6 +59,7 @@ class Request:
     allow: Sequence[str] = ()
     max_distance: str | float = MAX_DISTANCE
     license: str | None = None
+    adapters: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,8 @@ def make(request: Request) -> Recipe:
         vocab=_optional("vocab", request.vocab, VOCABS),
         file_format=_optional("file format", request.file_format, FILE_FORMATS),
         fold=request.fold or None,
-        rank=_rank(request.rank),
-        max_error=_max_error(request),
+        rank=parse_rank(request.rank),
+        max_error=parse_max_error(request.max_error),
         drop=tuple(request.drop),
         per_tensor=tuple(_rule(rule, request, len(ingredients)) for rule in request.per_tensor),
         allow=allow,
@@ -229,37 +232,18 @@ def _known_ingredient(option: str, name: str | None, names: Sequence[str], base:
         )
 
 
-def _rank(value: str | int | None) -> int | None:
-    if value is None:
-        return None
-    if not re.fullmatch(r"[1-9][0-9]{0,5}", str(value)):
-        raise UsageError("E0213", f"--rank {show(value)} is not a rank", hint="a whole number: --rank 32")
-    return int(value)
-
-
-def _max_error(request: Request) -> str | None:
-    """The largest relative error as an exact number, canonically spelt."""
-    if request.max_error is None:
-        return None
-    found = mixes.parse_number(str(request.max_error))
-    if not 0 < found < 1:
-        raise UsageError(
-            "E0213", f"--max-error {show(request.max_error)} is not a share of the update", hint="0.01 is 1 %"
-        )
-    if request.rank is not None:
-        raise UsageError(
-            "E0206", "--rank and --max-error contradict each other", hint="leave one of them out"
-        )
-    return mixes.format_number(found)
-
-
 def _check_base(request: Request, method: str, scale: Fraction, count: int) -> None:
     reason = None
     if request.fold and (request.rank is not None or request.max_error is not None):
         raise UsageError(
             "E0206", "--fold makes full weights, which have no rank", hint="leave out --rank and --max-error"
         )
-    if method in ("linear", "task_arithmetic", "factors") and are_adapters(request.ingredients):
+    if request.rank is not None and request.max_error is not None:
+        raise UsageError(
+            "E0206", "--rank and --max-error contradict each other", hint="leave one of them out"
+        )
+    adapters = are_adapters(request.ingredients) if request.adapters is None else request.adapters
+    if method in ("linear", "task_arithmetic", "factors") and adapters:
         return  # an adapter is a difference from its base already
     if method not in ("linear", "factors"):
         reason = f"the method {method} mixes differences from the base"
@@ -297,22 +281,3 @@ def _distance(value: str | float) -> float:
             "E0210", f"--max-distance {show(value)} refuses everything", hint="something like 0.7"
         )
     return found
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
-
-
-def parse_size(text: str | None) -> int | None:
-    """Bytes of `5GB` (powers of 1000) or `5GiB` (powers of 1024); None for None and `keep`.
-
-    Raises UsageError E0212 for anything else, and for less than 1 byte.
-    """
-    if text is None or text == "keep":
-        return None
-    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([A-Za-z]*)", text.strip())
-    unit = _UNITS.get(found[2].upper()) if found else None
-    size = int(Fraction(found[1]) * unit) if found and unit else 0
-    if size < 1:
-        raise UsageError("E0212", f"'{show(text)}' is not a size", hint="write 5GB, 500MB or keep")
-    return size

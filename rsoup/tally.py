@@ -81,7 +81,8 @@ class Tally:
             for checkpoint, digest in (tensor.inputs or {}).items():
                 found[checkpoint][plan.name] = digest
             for checkpoint in plan.alike:
-                found[checkpoint][plan.name] = (tensor.inputs or {})[plan.copy_from or 0]
+                reader = plan.terms[0].checkpoint if plan.copy_from is None else plan.copy_from
+                found[checkpoint][plan.name] = (tensor.inputs or {})[reader]
         return [
             content_digest({name: (header[name], digests[name]) for name in header})
             if digests.keys() == header.keys()
@@ -94,9 +95,13 @@ class Tally:
         if self.plan.base is None:
             return None
         total = GramSum(self.plan.base)
-        for tensor in self._tensors:
+        for plan, tensor in zip(self.plan.tensors, self._tensors, strict=True):
             if tensor.deltas:
                 total.add(tensor.deltas, tensor.products)
+            elif tensor.products:  # the base alone was read: what the others have is the same
+                count = len(plan.alike)
+                zeros = [0.0] * ((count + 1) * (count + 2) // 2 - 1)
+                total.add(plan.alike, [*zeros, tensor.products[-1]])
         return total.distances()
 
     def grams(self) -> Mapping[str, Gram]:

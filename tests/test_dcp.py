@@ -15,7 +15,8 @@ from contracts import FileSourceContract
 
 import rsoup as library
 from rsoup.errors import RefusedFileError, UsageError
-from rsoup.storage.checkpoint import CheckpointSource, open_checkpoint
+from rsoup.storage.checkpoint import open_checkpoint
+from rsoup.storage.checkpoint_source import CheckpointSource
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -20,7 +20,8 @@ from checkpoints import Tensors, related, rsoup, tensor_bytes, tree, write_file,
 from rsoup.errors import AccessError, RefusedFileError, RsoupError
 from rsoup.library import make_recipe
 from rsoup.merging import merge
-from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
+from rsoup.storage.checkpoint import Leniency, open_checkpoint
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.files import safe_name
 
 if TYPE_CHECKING:

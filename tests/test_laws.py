@@ -34,7 +34,7 @@ from rsoup.digests import ChunkHasher, file_digest, tensor_digest
 from rsoup.errors import RsoupError
 from rsoup.kernel import mix_run
 from rsoup.scratch import Scratch
-from rsoup.storage.checkpoint import CheckpointSource
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.memory import MemorySink, MemorySource
 from rsoup.tensors import DTYPES, TensorSpec
 

@@ -17,7 +17,8 @@ from rsoup.errors import RefusedFileError
 from rsoup.library import make_recipe
 from rsoup.merging import _FileSink
 from rsoup.prepare import prepared
-from rsoup.storage.checkpoint import CheckpointSource, open_checkpoint
+from rsoup.storage.checkpoint import open_checkpoint
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.memory import DiscardSink, MemorySink, MemorySource
 from rsoup.storage.protocols import FileLayout, Sink, Source
 from rsoup.storage.staging import Staging

@@ -16,7 +16,8 @@ from refusals import refused, whats
 
 import rsoup as library
 from rsoup.errors import RefusedFileError, UsageError
-from rsoup.storage.checkpoint import CheckpointSource, open_checkpoint
+from rsoup.storage.checkpoint import open_checkpoint
+from rsoup.storage.checkpoint_source import CheckpointSource
 
 MIX = ["0.3", "0.7"]
 

@@ -9,14 +9,15 @@ from typing import TextIO
 from rsoup.cli.merge import parse_ingredients
 from rsoup.console import Console, ProgressBar
 from rsoup.errors import UsageError, listing, show
+from rsoup.family.adapters import AdapterMeasures
 from rsoup.family.checking import CheckResult, check
 from rsoup.family.measures import Measures, Part
 from rsoup.family.verdict import MIXABLE, NOT_ONE
-from rsoup.report.terminal import text
+from rsoup.report import adapters, terminal
 from rsoup.request import MISSING, VOCABS
 
 EXIT_NOT_ONE = 3
-_ALLOWED = ("symlinks", "unindexed")
+_ALLOWED = ("symlinks", "unindexed", "base")
 
 
 def run(
@@ -31,6 +32,7 @@ def run(
     key: str | None,
     missing: str | None,
     vocab: str | None,
+    fold: bool,
     drop: Sequence[str],
     allow: Sequence[str],
     threads: int | None,
@@ -38,7 +40,9 @@ def run(
 ) -> int:
     """Check, show everything, and return the exit code: 0, or 3 where they are not one family."""
     if wrong := [name for name in allow if name not in _ALLOWED]:
-        raise UsageError("E0211", f"a check cannot allow {listing(wrong)}", hint="symlinks or unindexed")
+        raise UsageError(
+            "E0211", f"a check cannot allow {listing(wrong)}", hint="symlinks, unindexed or base"
+        )
     for option, value, known in (("missing", missing, MISSING), ("vocab", vocab, VOCABS)):
         if value is not None and value not in known:
             raise UsageError(
@@ -55,6 +59,7 @@ def run(
             key=key,
             missing=missing,
             vocab=vocab,
+            fold=fold,
             drop=drop,
             allow=allow,
             threads=threads,
@@ -62,6 +67,7 @@ def run(
         )
     for note in result.notes:
         console.note(note)
+    text = terminal.text if result.adapters is None else adapters.text
     console.result(text(result, unicode=can_draw(console.out)), as_data(result), result.verdict.word)
     word = result.verdict.word
     return EXIT_NOT_ONE if word == NOT_ONE or (strict and word != MIXABLE) else 0
@@ -109,6 +115,7 @@ def as_data(result: CheckResult) -> dict[str, object]:
         "tensors": result.tensors,
         "left_out": list(result.left_out),
         "measures": None if result.measures is None else _measures(result.measures),
+        "adapters": None if result.adapters is None else _adapters(result.adapters),
         "bytes_read": result.read_nbytes,
         "seconds": round(result.seconds, 3),
     }  # fmt: skip
@@ -141,6 +148,41 @@ def _measures(found: Measures) -> dict[str, object]:
             {"checkpoint": names[i], "tensor": tensor} for i, tensor in found.below_precision
         ],
         "copied_differ": list(found.copied),
+    }
+
+
+def _adapters(found: AdapterMeasures) -> dict[str, object]:
+    return {
+        "rows": [
+            {
+                "name": row.facts.name, "kind": row.facts.kind, "base": row.base, "revision": row.revision,
+                "on_base": row.on_base, "modules": row.facts.modules, "ranks": list(row.facts.ranks),
+                "scalings": list(row.facts.scalings), "parameters": row.parameters, "replaces": list(row.replaces),
+                "norm": _finite(row.facts.norm), "relative": _finite(row.relative), "sigma": _finite(row.sigma),
+                "stable_rank": _finite(row.stable_rank), "untrained": row.untrained,
+            }
+            for row in found.rows
+        ],
+        "modules": found.modules,
+        "shared": found.shared,
+        "total": None if found.total is None else _size(found.total),
+        "layers": [_size(part) for part in found.layers],
+        "by_module": [_size(part) for part in found.tensors],
+        "cosine": [_row(row) for row in found.cosine],
+        "a_cosine": [_row(row) for row in found.a_cosine],
+        "b_cosine": [_row(row) for row in found.b_cosine],
+        "nonfinite": [
+            {"checkpoint": found.names[i], "tensor": key, "elements": count} for i, key, count in found.nonfinite
+        ],
+    }  # fmt: skip
+
+
+def _size(part: Part) -> dict[str, object]:
+    return {
+        "name": part.name,
+        "elements": part.elements,
+        "absolute": _row(part.absolute),
+        "relative": _row(part.relative),
     }
 
 

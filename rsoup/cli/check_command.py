@@ -12,7 +12,10 @@ from rsoup.cli.options import Debug, Json, Quiet, Threads
 def check(
     checkpoints: Annotated[
         list[str],
-        typer.Argument(metavar="CHECKPOINT", help="Folders or .safetensors files; NAME=PATH names one."),
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Folders of models or PEFT adapters, or .safetensors files; NAME=PATH names one.",
+        ),
     ],
     base: Annotated[
         str | None,
@@ -51,6 +54,10 @@ def check(
             "--vocab", metavar="truncate|pad", help="Make vocabularies equally long, as merge would."
         ),
     ] = None,
+    fold: Annotated[
+        bool,
+        typer.Option("--fold", help="Measure adapters as the full checkpoints they make of their base."),
+    ] = False,
     drop: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +68,11 @@ def check(
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option("--allow", metavar="CHECK", help="Read in spite of: symlinks, unindexed."),
+        typer.Option(
+            "--allow",
+            metavar="CHECK",
+            help="Read in spite of: symlinks, unindexed; base: of adapters that name other bases.",
+        ),
     ] = None,
     threads: Threads = None,
     json_: Json = False,
@@ -78,12 +89,14 @@ def check(
     rsoup check helpful/ harmless/ --base base/
 
     rsoup check helpful/ harmless/ --headers --json
+
+    rsoup check helpful-lora/ harmless-lora/ --base base/
     """
     from rsoup.cli import check as command
     from rsoup.console import Console
 
     code = command.run(
         checkpoints, base, headers=headers, care=care, max_distance=max_distance, strict=strict, variant=variant,
-        key=key, missing=missing, vocab=vocab, drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads, console=Console(as_json=json_, quiet=quiet),
+        key=key, missing=missing, vocab=vocab, fold=fold, drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads, console=Console(as_json=json_, quiet=quiet),
     )  # fmt: skip
     raise typer.Exit(code)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from rsoup.cli.gates import Gates
 from rsoup.cli.stopped import Stopped
 from rsoup.console import Console, ProgressBar, table
 from rsoup.errors import UsageError, listing, show
@@ -115,12 +116,23 @@ def mix_text(recipe: Recipe) -> str:
     )
 
 
-def run(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, console: Console) -> None:
+def run(
+    recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, gates: Gates, console: Console
+) -> None:
     """Make the soup and show what it is."""
+    from rsoup.lora.mounting import makes_adapter
     from rsoup.merging import merge
 
     if recipe.mix != recipe.typed_mix:
         console.talk(f"λ normalised: {mix_text(recipe)}")
+    if makes_adapter(recipe):
+        from rsoup.cli.merge_adapter import run as run_adapter
+
+        run_adapter(
+            recipe, out, mix_text(recipe), overwrite=overwrite, threads=threads, gates=gates, console=console
+        )
+        return
+    gates.refuse()
     try:
         with ProgressBar(console) as bar:
             result = merge(recipe, out, overwrite=overwrite, threads=threads, progress=bar)
@@ -196,8 +208,20 @@ def _stale(out: str) -> list[str]:
     ]
 
 
-def show_plan(recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, console: Console) -> None:
+def show_plan(
+    recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, gates: Gates, console: Console
+) -> None:
     """Print what a merge would do: read, mixed, copied, written; bytes, memory and free space."""
+    from rsoup.lora.mounting import makes_adapter
+
+    if makes_adapter(recipe):
+        from rsoup.cli.merge_adapter import show_plan as show_adapter
+
+        show_adapter(
+            recipe, out, mix_text(recipe), overwrite=overwrite, threads=threads, gates=gates, console=console
+        )
+        return
+    gates.refuse()
     from rsoup.prepare import prepared
     from rsoup.scratch import scratch_nbytes
     from rsoup.workers import default_threads

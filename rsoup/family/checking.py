@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from rsoup.compat.alignment import aligned
 from rsoup.compat.examine import compare
-from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.compat.headers import Mismatch, dropped
-from rsoup.errors import RsoupError, UsageError, listing, show, show_path
+from rsoup.errors import IncompatibleError, RsoupError, UsageError, listing, show
+from rsoup.family.adapters import AdapterMeasures
+from rsoup.family.adapting import are_low_rank, examined, is_full
+from rsoup.family.bases import refusal
+from rsoup.family.claims import claimed_base, licences
 from rsoup.family.measures import Measures, measure
 from rsoup.family.survey import comparable, survey
-from rsoup.family.verdict import Limits, Verdict, judge
+from rsoup.family.verdict import Limits, Verdict, judge, judge_adapters
+from rsoup.lora.mounting import mounted, with_base
 from rsoup.names import names_for
 from rsoup.progress import Meter, OnProgress
-from rsoup.recipe import CARE_DISTANCE, MAX_DISTANCE
-from rsoup.report import card
+from rsoup.recipe import CARE_DISTANCE, MAX_DISTANCE, Ingredient, Recipe
 from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
-from rsoup.storage.files import parse_json
 from rsoup.storage.protocols import Source
 
 Path = str | os.PathLike[str]
-_NO_LICENCE = ("", "license", "licence", "unknown", "other-unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class CheckResult:
     """What a check found: the verdict with its reasons, every mismatch, every measure, notes.
 
     `base` is the path of the base that was used, `found_base` says that the checkpoints' own metadata named it.
-    `measures` is None where only headers were read. `left_out` are tensors that not all have alike.
+    `measures` is None where only headers were read, and for adapters that were compared as such: these are
+    `adapters`, and `tensors` counts the modules all of them change. `left_out` are tensors that not all have alike.
     """
 
     names: tuple[str, ...]
@@ -48,6 +51,7 @@ class CheckResult:
     notes: tuple[str, ...]
     read_nbytes: int
     seconds: float
+    adapters: AdapterMeasures | None = None
 
 
 def check(
@@ -61,6 +65,7 @@ def check(
     key: str | None = None,
     missing: str | None = None,
     vocab: str | None = None,
+    fold: bool = False,
     drop: Sequence[str] = (),
     allow: Sequence[str] = (),
     threads: int | None = None,
@@ -71,10 +76,13 @@ def check(
     Without `base`, one that the checkpoints' metadata names is used where it lies on this machine; else only the
     distances between the checkpoints are measured. With `headers` no weights are read. Names that differ in one
     total way are mapped, `missing="base"` completes partial fine-tunes and `vocab` makes vocabularies equally long, as in merge. Tensors that a glob of
-    `drop` matches are left out of everything; `allow` may hold `symlinks` and `unindexed`; `key` is the entry of
-    a PyTorch file that holds the weights. Mismatches are reported, never raised.
+    `drop` matches are left out of everything; `allow` may hold `symlinks`, `unindexed` and, for adapters, `base`;
+    `key` is the entry of a PyTorch file that holds the weights. Mismatches are reported, never raised.
 
-    Raises UsageError (2) for limits that cannot be meant, AccessError (7), RefusedFileError (8).
+    PEFT adapters of low rank are compared as such (`adapters` of the result); with `fold`, or among full
+    checkpoints, each is put on its base and measured as the full checkpoint it makes.
+
+    Raises UsageError (2) for limits or options that cannot be meant, AccessError (7), RefusedFileError (8).
     """
     begun = time.monotonic()
     limits = _limits(min(CARE_DISTANCE, max_distance) if care is None else care, max_distance)
@@ -89,50 +97,147 @@ def check(
 
         fine_tuned = [opened(name, uri) for name, uri in named]
         notes: list[str] = []
-        used, theirs = (os.fspath(base), None) if base is not None else _claimed(fine_tuned, named, notes)
-        reference: Source | None = None
+        used, theirs = (os.fspath(base), None) if base is not None else claimed_base(fine_tuned, named, notes)
+        alone = not fold and are_low_rank(fine_tuned)
+        recipe = _recipe(named, used, fold=fold)
+        if not alone:
+            recipe, more = with_base(recipe, fine_tuned)
+            used, notes = recipe.base, [*notes, *more]
+        reference: CheckpointSource | None = None
         if used is not None:
             try:
                 reference = opened("base", used)
             except RsoupError as error:
-                if base is not None:
+                if base is not None or not (alone or all(map(is_full, fine_tuned))):
                     raise
                 notes.append(f"the base the checkpoints name, {theirs}, cannot be read: {error.message}")
-                used = None
-        together = [*fine_tuned, *([reference] if reference else [])]
-        without = _dropped(together, drop)
-        sources, reference, views = aligned(fine_tuned, reference, without, missing=missing, vocab=vocab)
-        notes += views
-        ordered: list[Source] = [*sources, reference] if reference else [*sources[1:], sources[0]]
-        found = compare(
-            [reference, *sources] if reference else sources,
-            without,
-            weights=not headers,
-            resized=vocab is not None,
-        )
-        notes += [*found.notes, *found.remarks, *_licences(sources)]
-        measured, left_out = (
-            [name for name in names if name not in without]
-            for names in comparable([source.header for source in ordered])
-        )
-        measures, nbytes = None, 0
-        if not headers:
-            for source in ordered:
-                source.check_sums()
-            nbytes = sum(source.header[name].nbytes for source in ordered for name in measured)
-            meter = Meter("checking", nbytes, progress)
-            records = survey(
-                ordered, measured, moved=reference is not None, threads=threads, progress=meter.add
-            )
-            measures = measure(records, [name for name, _ in named], base=reference is not None)
-            notes += _remarks(measures)
-        for source in ordered:
+                used, recipe = None, replace(recipe, base=None)
+        if alone:
+            _refuse_options(variant=variant, key=key, missing=missing, vocab=vocab)
+            found = _as_adapters(
+                fine_tuned, reference, limits, headers=headers, drop=drop, allow=allow, threads=threads, progress=progress
+            )  # fmt: skip
+        else:
+            found = _as_checkpoints(
+                fine_tuned, reference, limits, recipe=recipe, headers=headers,
+                missing=missing, vocab=vocab, drop=drop, threads=threads, progress=progress,
+            )  # fmt: skip
+        for source in (*fine_tuned, *([reference] if reference else [])):
             source.check_unchanged()
     return CheckResult(
-        tuple(name for name, _ in named), used, used is not None and base is None,
-        judge(found.mismatches, measures, limits), limits, found.mismatches, measures, len(measured),
-        tuple(left_out), tuple(notes), nbytes, time.monotonic() - begun,
+        tuple(name for name, _ in named), used, used is not None and base is None, found.verdict, limits,
+        found.mismatches, found.measures, found.tensors, found.left_out, (*notes, *found.notes), found.nbytes,
+        time.monotonic() - begun, found.adapters,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    verdict: Verdict
+    mismatches: tuple[Mismatch, ...]
+    notes: tuple[str, ...]
+    measures: Measures | None = None
+    tensors: int = 0
+    left_out: tuple[str, ...] = ()
+    nbytes: int = 0
+    adapters: AdapterMeasures | None = None
+
+
+def _as_adapters(
+    sources: Sequence[CheckpointSource],
+    base: Source | None,
+    limits: Limits,
+    *,
+    headers: bool,
+    drop: Sequence[str],
+    allow: Sequence[str],
+    threads: int | None,
+    progress: OnProgress | None,
+) -> _Found:
+    found = examined(
+        sources, base, headers=headers, drop=drop, allow=allow, threads=threads, progress=progress
+    )
+    return _Found(
+        judge_adapters(found.mismatches, found.found, limits, with_base=base is not None),
+        found.mismatches,
+        (*found.notes, *licences(sources)),
+        tensors=found.found.shared if found.found is not None else 0,
+        nbytes=found.read_nbytes,
+        adapters=found.found,
+    )
+
+
+def _as_checkpoints(
+    fine_tuned: Sequence[CheckpointSource],
+    base: CheckpointSource | None,
+    limits: Limits,
+    *,
+    recipe: Recipe,
+    headers: bool,
+    missing: str | None,
+    vocab: str | None,
+    drop: Sequence[str],
+    threads: int | None,
+    progress: OnProgress | None,
+) -> _Found:
+    try:
+        full, mounts = mounted(recipe, [*fine_tuned, *([base] if base is not None else [])])
+    except IncompatibleError as error:
+        mismatches = (refusal(error, "", "adapter"),)
+        return _Found(judge(mismatches, None, limits), mismatches, ())
+    reference: Source | None = full[-1] if base is not None else None
+    without = _dropped(full, drop)
+    sources, reference, views = aligned(
+        full if base is None else full[:-1], reference, without, missing=missing, vocab=vocab
+    )
+    ordered: list[Source] = [*sources, reference] if reference else [*sources[1:], sources[0]]
+    found = compare(
+        [reference, *sources] if reference else sources,
+        without,
+        weights=not headers,
+        resized=vocab is not None,
+    )
+    notes = [*mounts, *views, *found.notes, *found.remarks, *licences(sources)]
+    measured, left_out = (
+        [name for name in names if name not in without]
+        for names in comparable([source.header for source in ordered])
+    )
+    measures, nbytes = None, 0
+    if not headers:
+        for source in ordered:
+            source.check_sums()
+        nbytes = sum(source.header[name].nbytes for source in ordered for name in measured)
+        meter = Meter("checking", nbytes, progress)
+        records = survey(ordered, measured, moved=reference is not None, threads=threads, progress=meter.add)
+        measures = measure(records, [source.name for source in fine_tuned], base=reference is not None)
+        notes += _remarks(measures)
+    for source in ordered:
+        source.check_unchanged()
+    return _Found(
+        judge(found.mismatches, measures, limits),
+        found.mismatches,
+        tuple(notes),
+        measures,
+        len(measured),
+        tuple(left_out),
+        nbytes,
+    )
+
+
+def _recipe(named: Sequence[tuple[str, str]], base: str | None, *, fold: bool) -> Recipe:
+    """What decides how adapters are put on their base, as a recipe says it to a merge."""
+    share = (Fraction(1, len(named)),) * len(named)
+    ingredients = tuple(Ingredient(name, (uri,)) for name, uri in named)
+    return Recipe(ingredients, share, share, base=base, fold=fold or None)
+
+
+def _refuse_options(**options: str | None) -> None:
+    if given := [f"--{name}" for name, value in options.items() if value is not None]:
+        raise UsageError(
+            "E0206",
+            f"{', '.join(given)}: means nothing to adapters as such",
+            hint="leave it out; --fold measures the full checkpoints they make",
+        )
 
 
 def _limits(care: float, max_distance: float) -> Limits:
@@ -165,61 +270,6 @@ def _dropped(sources: Sequence[Source], globs: Sequence[str]) -> frozenset[str]:
             hint="globs are matched against whole names: 'v_head.*'",
         )
     return frozenset(name for names in matches.values() for name in names)
-
-
-def _card(source: Source) -> Mapping[str, object]:
-    data = source.side_file(card.NAME, card.MAX_CARD_BYTES)
-    return card.split(data.decode("utf-8", "replace"))[0] if data else {}
-
-
-def _claims(source: Source) -> Iterator[str]:
-    """What a checkpoint says it was fine-tuned from: its card's base_model, its config's _name_or_path."""
-    model = _card(source).get("base_model")
-    models = model if isinstance(model, list) else [model]
-    if len(models) == 1 and isinstance(models[0], str) and models[0]:
-        yield models[0]
-    data = source.side_file("config.json", MAX_CONFIG_BYTES)
-    config = parse_json(data, f"{show(source.name)}/config.json") if data is not None else None
-    path = config.get("_name_or_path") if isinstance(config, dict) else None
-    if isinstance(path, str) and path:
-        yield path
-
-
-def _claimed(
-    sources: Sequence[CheckpointSource], named: Sequence[tuple[str, str]], notes: list[str]
-) -> tuple[str | None, str | None]:
-    """(path, how to call it) of the base that the checkpoints name, if it is one and lies on this machine."""
-    own = {os.path.realpath(uri) for _, uri in named}
-    claims: dict[str, list[str]] = {}
-    for source in sources:
-        for claim in _claims(source):
-            claims.setdefault(claim, []).append(source.name)
-    local = {
-        claim: who
-        for claim, who in claims.items()
-        if os.path.isdir(claim) and os.path.realpath(claim) not in own
-    }
-    if len({os.path.realpath(claim) for claim in local}) == 1:
-        claim = next(iter(local))
-        notes.append(f"the base is {show_path(claim)}, as {listing(local[claim])} says; another one: --base")
-        return claim, show_path(claim)
-    if local:
-        notes.append(f"the checkpoints name several bases ({listing(list(local))}): give one with --base")
-    elif repos := [claim for claim in claims if card.is_repo(claim)]:
-        notes.append(f"no base is given, so nothing is known of how far they moved; give it with --base: it is {' or '.join(map(show, repos[:3]))}")  # fmt: skip
-    return None, None
-
-
-def _licences(sources: Sequence[Source]) -> list[str]:
-    found: dict[str, list[str]] = {}
-    for source in sources:
-        licence = str(_card(source).get("license") or "").strip().lower()
-        if licence not in _NO_LICENCE:
-            found.setdefault(licence, []).append(source.name)
-    if len(found) < 2:
-        return []
-    shown = "; ".join(f"{show(licence)} in {listing(names)}" for licence, names in sorted(found.items()))
-    return [f"the licences differ ({shown})"]
 
 
 def _remarks(measures: Measures) -> list[str]:

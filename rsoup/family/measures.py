@@ -82,7 +82,8 @@ def group_of(tensor: str) -> str:
     return next((name for name, pattern in _GROUPS if pattern.search(tensor.lower())), "other")
 
 
-def _order(group: str) -> tuple[int, int]:
+def group_order(group: str) -> tuple[int, int]:
+    """Where a group stands among others: embeddings, layers by number, norms, head, the rest."""
     places = {"embeddings": 0, "norms": 2, "head": 3, "other": 4}
     return (1, int(group[6:])) if group.startswith("layer ") else (places[group], 0)
 
@@ -112,7 +113,7 @@ def measure(records: Sequence[TensorRecord], names: Sequence[str], *, base: bool
     return Measures(
         names, elements, norm, absolute, relative,
         total=_part("all", floats, size),
-        layers=tuple(_part(name, groups[name], size) for name in sorted(groups, key=_order)),
+        layers=tuple(_part(name, groups[name], size) for name in sorted(groups, key=group_order)),
         tensors=tuple(_part(record.name, [record], size) for record in floats),
         cosine=_cosines(gram, size),
         unique=tuple(_share(sum(r.unique[i] for r in floats if r.unique), elements) for i in range(size)),
@@ -158,11 +159,13 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _root(square: float) -> Maybe:
+def root(square: float) -> Maybe:
+    """√square, 0 for one that rounding made negative; None where it is not finite."""
     return math.sqrt(max(0.0, square)) if math.isfinite(square) else None
 
 
-def _ratio(part: Maybe, whole: Maybe) -> Maybe:
+def ratio(part: Maybe, whole: Maybe) -> Maybe:
+    """part/whole: infinite for something of nothing, 0 for nothing of nothing, None where one is unknown."""
     if part is None or whole is None:
         return None
     return part / whole if whole else (math.inf if part else 0.0)
@@ -170,31 +173,31 @@ def _ratio(part: Maybe, whole: Maybe) -> Maybe:
 
 def _part(name: str, records: Sequence[TensorRecord], size: int) -> Part:
     gram = _total(records, size + 1)
-    elements, base = sum(record.numel for record in records), _root(gram[-1][-1])
-    absolute = tuple(_root(gram[i][i]) for i in range(size))
+    elements, base = sum(record.numel for record in records), root(gram[-1][-1])
+    absolute = tuple(root(gram[i][i]) for i in range(size))
     return Part(
-        name, elements, absolute, tuple(_ratio(value, base) for value in absolute),
+        name, elements, absolute, tuple(ratio(value, base) for value in absolute),
         tuple(_share(sum(r.changed[i] for r in records if r.changed), elements) for i in range(size)),
-        tuple(_ratio(_root(gram[i][i] + 2 * gram[i][-1] + gram[-1][-1]), base) for i in range(size)),
+        tuple(ratio(root(gram[i][i] + 2 * gram[i][-1] + gram[-1][-1]), base) for i in range(size)),
     )  # fmt: skip
 
 
 def _pairs(gram: Gram) -> tuple[Row, tuple[Row, ...], tuple[Row, ...]]:
     """(‖θᵢ‖, ‖θᵢ − θⱼ‖, ‖θᵢ − θⱼ‖/√(‖θᵢ‖‖θⱼ‖)) of a Gram matrix over (δ…, θ₀)."""
     size = range(len(gram) - 1)
-    norm = tuple(_root(gram[i][i] + 2 * gram[i][-1] + gram[-1][-1]) for i in size)
+    norm = tuple(root(gram[i][i] + 2 * gram[i][-1] + gram[-1][-1]) for i in size)
 
     def distance(i: int, j: int) -> Maybe:
         scale = gram[i][i] + gram[j][j]
         square = scale - 2 * gram[i][j]
-        return 0.0 if i == j or abs(square) <= scale * RESOLUTION**2 else _root(square)
+        return 0.0 if i == j or abs(square) <= scale * RESOLUTION**2 else root(square)
 
     def between(i: int, j: int) -> Maybe:
         a, b = norm[i], norm[j]
         return None if a is None or b is None else math.sqrt(a) * math.sqrt(b)
 
     absolute = tuple(tuple(distance(i, j) for j in size) for i in size)
-    relative = tuple(tuple(_ratio(absolute[i][j], between(i, j)) for j in size) for i in size)
+    relative = tuple(tuple(ratio(absolute[i][j], between(i, j)) for j in size) for i in size)
     return norm, absolute, relative
 
 

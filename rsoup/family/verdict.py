@@ -13,7 +13,8 @@ from typing import Final
 
 from rsoup.compat.headers import Mismatch
 from rsoup.errors import listing, show
-from rsoup.family.measures import Measures, Part
+from rsoup.family.adapters import AdapterMeasures
+from rsoup.family.measures import Measures, Part, Row
 from rsoup.recipe import CARE_DISTANCE, MAX_DISTANCE
 
 MIXABLE: Final = "mixable"
@@ -21,7 +22,7 @@ WITH_CARE: Final = "mixable with care"
 NOT_ONE: Final = "not one family"
 SQRT2: Final = math.sqrt(2)  # how far apart two updates of length 1 at a right angle are
 _WORDS = (NOT_ONE, WITH_CARE, MIXABLE)
-_OPPOSED = -0.7
+_OPPOSITE = -0.7
 _LARGE_GROUP = 0.01  # of all elements: a norm or a bias that moved far says little about the network
 _SAME_NORM = 0.005
 _PERMUTED = 1.2
@@ -43,7 +44,7 @@ class Reason:
     """Why the verdict is what it is: which measure, of which checkpoint, its value and its limit, what it means.
 
     `verdict` is what this reason alone would make of it; `measure` one of `mismatch`, `nonfinite`, `distance`,
-    `layer`, `pair`, `cosine`, `copied`.
+    `layer`, `pair`, `cosine`, `copied`, `untrained`, `base`.
     """
 
     verdict: str
@@ -68,10 +69,63 @@ def judge(mismatches: Sequence[Mismatch], measures: Measures | None, limits: Lim
     if measures is not None:
         reasons += _nonfinite(measures)
         reasons += _distances(measures, limits) if measures.total else _pairs(measures, limits)
-        reasons += _cosines(measures)
+        reasons += _opposed(measures.names, measures.cosine)
         reasons += _copied(measures)
+    return _gravest(reasons)
+
+
+def judge_adapters(
+    mismatches: Sequence[Mismatch], found: AdapterMeasures | None, limits: Limits, *, with_base: bool
+) -> Verdict:
+    """The verdict on adapters as such; how far they moved counts only where it is known relative to the base."""
+    reasons = [Reason(NOT_ONE, "mismatch", f"{m.kind}: {m.what}") for m in mismatches]
+    if found is not None:
+        reasons += _broken(found)
+        reasons += _sizes(found, limits)
+        reasons += _opposed(found.names, found.cosine)
+        reasons += _untrained(found)
+        if not with_base and all(row.base is None for row in found.rows):
+            what = "no adapter says on which base it was trained: is it one? --base BASE shows whether they fit it"
+            reasons.append(Reason(WITH_CARE, "base", what))
+    return _gravest(reasons)
+
+
+def _gravest(reasons: list[Reason]) -> Verdict:
     reasons.sort(key=lambda reason: _WORDS.index(reason.verdict))
     return Verdict(reasons[0].verdict if reasons else MIXABLE, tuple(reasons))
+
+
+def _broken(found: AdapterMeasures) -> Iterator[Reason]:
+    tensors: dict[int, list[tuple[str, int]]] = {}
+    for adapter, key, count in found.nonfinite:
+        tensors.setdefault(adapter, []).append((key, count))
+    for adapter, keys in tensors.items():
+        yield _infinite(found.names[adapter], keys)
+
+
+def _sizes(found: AdapterMeasures, limits: Limits) -> Iterator[Reason]:
+    total = found.total
+    for i, row in enumerate(found.rows if total is not None else ()):
+        name, value = row.facts.name, row.relative
+        if value is None:
+            continue
+        shown = f"'{show(name)}' changes the weights it touches by {_number(value)} of their norm"
+        if value > limits.max_distance:
+            what = f"{shown}: too far for a fine-tune; is it the right base, and the scaling it was trained with?"
+            yield Reason(NOT_ONE, "distance", what, name, value, limits.max_distance)
+            continue
+        if value > limits.care:
+            what = f"{shown}: that far from the base, the loss between two adapters may rise; test the soup"
+            yield Reason(WITH_CARE, "distance", what, name, value, limits.care)
+        assert total is not None
+        yield from _layers(name, found.layers, total.elements, i, limits)
+
+
+def _untrained(found: AdapterMeasures) -> Iterator[Reason]:
+    for row in found.rows:
+        if row.untrained:
+            what = f"'{show(row.facts.name)}' is untrained: every B is zero, so it adds nothing to a soup"
+            yield Reason(WITH_CARE, "untrained", what, row.facts.name, 0.0, 0.0)
 
 
 def _nonfinite(measures: Measures) -> Iterator[Reason]:
@@ -79,13 +133,16 @@ def _nonfinite(measures: Measures) -> Iterator[Reason]:
     for checkpoint, tensor, count in measures.nonfinite:
         found.setdefault(checkpoint, []).append((tensor, count))
     for checkpoint, tensors in found.items():
-        name = [*measures.names, "base"][checkpoint]
-        count = sum(number for _, number in tensors)
-        what = (
-            f"'{show(name)}' is NaN or infinite in {count} elements of {len(tensors)} tensors, first of "
-            f"'{show(tensors[0][0])}': every soup with it is"
-        )
-        yield Reason(NOT_ONE, "nonfinite", what, name, float(count), 0.0)
+        yield _infinite([*measures.names, "base"][checkpoint], tensors)
+
+
+def _infinite(name: str, tensors: Sequence[tuple[str, int]]) -> Reason:
+    count = sum(number for _, number in tensors)
+    what = (
+        f"'{show(name)}' is NaN or infinite in {count} elements of {len(tensors)} tensors, first of "
+        f"'{show(tensors[0][0])}': every soup with it is"
+    )
+    return Reason(NOT_ONE, "nonfinite", what, name, float(count), 0.0)
 
 
 def _distances(measures: Measures, limits: Limits) -> Iterator[Reason]:
@@ -103,7 +160,7 @@ def _distances(measures: Measures, limits: Limits) -> Iterator[Reason]:
             )
             yield Reason(WITH_CARE, "distance", what, name, value, limits.care)
         if value is not None and value <= limits.max_distance:
-            yield from _layers(measures, i, limits)
+            yield from _layers(name, measures.layers, measures.elements, i, limits)
 
 
 def _stranger(total: Part, i: int) -> str:
@@ -121,18 +178,17 @@ def _stranger(total: Part, i: int) -> str:
     return "too far for a fine-tune of it; is it the right base, in the right revision?"
 
 
-def _layers(measures: Measures, i: int, limits: Limits) -> Iterator[Reason]:
+def _layers(name: str, layers: Sequence[Part], elements: int, i: int, limits: Limits) -> Iterator[Reason]:
     """One reason for all layers of a checkpoint that went beyond the limit while the whole did not."""
     far = [
         (value, part.name)
-        for part in measures.layers
+        for part in layers
         if (value := part.relative[i]) is not None
         and value > limits.max_distance
-        and part.elements > _LARGE_GROUP * measures.elements
+        and part.elements > _LARGE_GROUP * elements
     ]
     if far:
         value, layer = max(far)
-        name = measures.names[i]
         more = f" and {len(far) - 1} more" if len(far) > 1 else ""
         what = f"{layer}{more} of '{show(name)}' moved {_number(value)} of its norm: made anew, or permuted?"
         yield Reason(WITH_CARE, "layer", what, name, value, limits.max_distance)
@@ -155,13 +211,13 @@ def _pairs(measures: Measures, limits: Limits) -> Iterator[Reason]:
                 yield Reason(WITH_CARE, "pair", what, names[j], value, SQRT2 * limits.care)
 
 
-def _cosines(measures: Measures) -> Iterator[Reason]:
-    for i, row in enumerate(measures.cosine):
+def _opposed(names: Sequence[str], cosine: Sequence[Row]) -> Iterator[Reason]:
+    for i, row in enumerate(cosine):
         for j, value in enumerate(row[:i]):
-            if value is not None and value < _OPPOSED:
-                pair = f"'{show(measures.names[j])}' and '{show(measures.names[i])}'"
+            if value is not None and value < _OPPOSITE:
+                pair = f"'{show(names[j])}' and '{show(names[i])}'"
                 what = f"the updates of {pair} point away from each other (cosine {value:.2f}): their soup undoes both"
-                yield Reason(WITH_CARE, "cosine", what, measures.names[i], value, _OPPOSED)
+                yield Reason(WITH_CARE, "cosine", what, names[i], value, _OPPOSITE)
 
 
 def _copied(measures: Measures) -> Iterator[Reason]:

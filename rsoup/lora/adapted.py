@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
 from rsoup.errors import Problem, show
 from rsoup.lora.adapter import Adapter, LowRank, without
 from rsoup.lora.effective import Factors, factors_of, magnitudes
+from rsoup.lora.experts import placed_experts
 from rsoup.lora.placed import Placed, does_not_fit, names_in, placed
-from rsoup.lora.tied import EMBEDDING, HEAD, is_tied
 from rsoup.storage.protocols import FileLayout, Source
 from rsoup.storage.views import Aliased, View
 from rsoup.tensors import DTYPES, DType, Header, TensorSpec
@@ -19,7 +20,7 @@ from rsoup.tensors import DTYPES, DType, Header, TensorSpec
 if TYPE_CHECKING:
     import torch
 
-_KEPT = 4  # tensors whose factors stay in memory: blocks come in order, a few threads at a time
+_KEPT = 4  # modules whose factors stay in memory: blocks come in order, a few threads at a time
 _F64 = DTYPES["F64"]
 
 
@@ -37,7 +38,10 @@ class AdaptedSource(View):
         super().__init__(ground)
         self.name = adapter.name
         self.adapter = adapter
-        self._placed: Mapping[str, Placed] = placed(adapter, ground.header, names)
+        self._placed: Mapping[str, Placed] = {
+            **placed(adapter, ground.header, names),
+            **placed_experts(adapter, ground.header, names),
+        }
         self._replaced = {names.get(name, name): key for name, key in adapter.tensors.items()}
         self._rows = {names.get(name, name): found for name, found in adapter.rows.items()}
         self._biases = {
@@ -96,6 +100,13 @@ class AdaptedSource(View):
     def identity(self) -> str:
         """Changes when the base's files or the adapter's may have."""
         return f"{self._source.identity}+{self.adapter.source.identity}"
+
+    def inside(self, tensor: str) -> tuple[Source, str] | None:
+        """Where the bytes of a tensor are that the adapter leaves alone, or brings whole."""
+        if tensor in self._replaced:
+            return self.adapter.source, self._replaced[tensor]
+        made = tensor in self._placed or tensor in self._rows or tensor in self._biases
+        return None if made else (self._source, tensor)
 
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on; what the adapter changes as float64."""
@@ -179,16 +190,17 @@ class AdaptedSource(View):
         while at < end:
             row, column = divmod(at, columns)
             expert, inside = divmod(row, where.rows)
+            number, first = where.expert + expert, where.first + inside
             if column == 0 and end - at >= columns:
                 rows = min((end - at) // columns, where.rows - inside)
                 self._add_rows(
-                    factors, expert, inside, rows, (0, columns), out[at - begin : at - begin + rows * columns]
+                    factors, number, first, rows, (0, columns), out[at - begin : at - begin + rows * columns]
                 )
                 at += rows * columns
             else:
                 stop = min(columns, column + end - at)
                 self._add_rows(
-                    factors, expert, inside, 1, (column, stop), out[at - begin : at - begin + stop - column]
+                    factors, number, first, 1, (column, stop), out[at - begin : at - begin + stop - column]
                 )
                 at += stop - column
 
@@ -214,18 +226,18 @@ class AdaptedSource(View):
             target.mul_(factors.column_scale[None, columns[0] : columns[1]])
 
     def _factors(self, where: Placed) -> Factors:
-        """The update's factors, ready to multiply; those of the tensors read last are kept."""
+        """The update's factors, ready to multiply; those read last are kept."""
         with self._lock:
-            found = self._cache.get(where.tensor)
+            found = self._cache.get(where.update.module)
             if found is None:
                 found = factors_of(self.adapter, where, self._source)
                 if where.update.keys.magnitude is not None:
                     found = magnitudes(self.adapter, where, self._source, found)
-                self._cache[where.tensor] = found
+                self._cache[where.update.module] = found
                 while len(self._cache) > _KEPT:
                     self._cache.popitem(last=False)
             else:
-                self._cache.move_to_end(where.tensor)
+                self._cache.move_to_end(where.update.module)
             return found
 
     def check_sums(self) -> None:
@@ -264,7 +276,6 @@ def _wanted(adapter: Adapter) -> list[str]:
     """Every name of the model that the adapter speaks of, the weights of its updates first."""
     names = [update.tensor for update in adapter.updates.values()]
     names += [update.bias_tensor for update in adapter.updates.values() if update.keys.bias is not None]
-    if adapter.config.raw.get("target_parameters"):
-        modules = {update.module.replace(".base_layer", "") + "." for update in adapter.updates.values()}
-        names = [*sorted(modules), *names]
-    return [*names, *adapter.tensors, *adapter.rows, *adapter.beneath]
+    wrapped = [name for update in adapter.updates.values() for name in update.parameters]
+    owners = sorted({name.rpartition(".")[0] + "." for name in wrapped})
+    return [*owners, *names, *adapter.tensors, *adapter.rows, *adapter.beneath]

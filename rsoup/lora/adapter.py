@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rsoup.errors import IncompatibleError, RefusedFileError, listing, show
 from rsoup.lora.config import MAX_CONFIG_BYTES, TOKENS, AdapterConfig, parse_config
 from rsoup.lora.keys import PREFIX, FactorKeys, sorted_keys
+from rsoup.lora.parameters import parameters
 from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.storage.protocols import Source
 from rsoup.tensors import TensorSpec
@@ -25,7 +26,8 @@ class LowRank:
     """ΔW = s·B·A of one module: A is rank × `columns`, B is `rows` × rank, both flattened to two dimensions.
 
     `a_shape` and `b_shape` are those of the file. With `experts` E > 1 it is E updates of this rank: A is stored
-    expert by expert (E·rank × columns), B rank by rank (rows × rank·E). Source: PEFT 0.21, `ParamWrapper`.
+    expert by expert (E·rank × columns), B rank by rank (rows × rank·E). `parameters` names what it changes if that is
+    no module but a parameter (`target_parameters`); several are all it may be. Source: PEFT 0.21, `ParamWrapper`.
     """
 
     module: str
@@ -37,6 +39,7 @@ class LowRank:
     a_shape: tuple[int, ...]
     b_shape: tuple[int, ...]
     experts: int = 1
+    parameters: tuple[str, ...] = ()
 
     @property
     def tensor(self) -> str:
@@ -127,7 +130,8 @@ def read_config(source: Source) -> AdapterConfig:
 def read_adapter(source: Source) -> Adapter:
     """The adapter in an open folder: every key accounted for, every shape and rank checked, no factor read.
 
-    Raises RefusedFileError E0820 to E0824 and IncompatibleError E0340, E0341 (not an adapter of low rank).
+    Raises RefusedFileError E0820 to E0824 and IncompatibleError E0340, E0341 (not an adapter of low rank), E0343 (a
+    rank that depends on what the file does not say).
     """
     config = read_config(source)
     where = show(source.name)
@@ -146,7 +150,11 @@ def read_adapter(source: Source) -> Adapter:
             where=where,
             hint="was it quantised? save the adapter as it was trained",
         )
-    updates = {module: _update(module, found, source, config) for module, found in keys.factors.items()}
+    wrapped = parameters(keys.factors, config)
+    updates = {
+        module: _update(module, found, source, config, wrapped.get(module, ()))
+        for module, found in keys.factors.items()
+    }
     if not updates and not keys.tensors and not keys.rows:
         raise RefusedFileError(
             "E0822", "it holds no update at all", where=where, hint="fetch or save it again"
@@ -155,7 +163,9 @@ def read_adapter(source: Source) -> Adapter:
     return Adapter(source.name, source, config, updates, keys.tensors, rows, keys.beneath)
 
 
-def _update(module: str, keys: FactorKeys, source: Source, config: AdapterConfig) -> LowRank:
+def _update(
+    module: str, keys: FactorKeys, source: Source, config: AdapterConfig, wrapped: tuple[str, ...]
+) -> LowRank:
     a, b = source.header[keys.a].shape, source.header[keys.b].shape
     where = f"{show(source.name)}: {show(module)}"
     if len(a) < 2 or len(b) < 2 or 0 in (*a, *b):
@@ -166,8 +176,8 @@ def _update(module: str, keys: FactorKeys, source: Source, config: AdapterConfig
             hint="save it again with all parameters gathered",
         )
     stored = a[0]
-    declared = stored if config.peft_type == "ADALORA" else config.rank(module)
-    experts = stored // declared if config.raw.get("target_parameters") and stored % declared == 0 else 1
+    declared, scaling = _rank_and_scaling(module, stored, config, wrapped, where)
+    experts = stored // declared if wrapped and stored % declared == 0 else 1
     rank = stored // experts
     if b[1] != stored or rank != declared or any(size != 1 for size in b[2:]):
         raise RefusedFileError(
@@ -178,7 +188,24 @@ def _update(module: str, keys: FactorKeys, source: Source, config: AdapterConfig
         )
     _check_grown(keys, source, rank, b[0], where)
     columns = math.prod(a[1:])
-    return LowRank(module, keys, rank, b[0], columns, config.scaling(module, rank), a, b, experts)
+    return LowRank(module, keys, rank, b[0], columns, scaling, a, b, experts, wrapped)
+
+
+def _rank_and_scaling(
+    module: str, stored: int, config: AdapterConfig, wrapped: tuple[str, ...], where: str
+) -> tuple[int, float]:
+    """The rank and s of an update; patterns know a parameter by its own name."""
+    if config.peft_type == "ADALORA":
+        return stored, config.scaling(module, stored)
+    found = {(rank := config.rank(name), config.scaling(name, rank)) for name in wrapped or (module,)}
+    if len(found) > 1:
+        raise IncompatibleError(
+            "E0343",
+            f"the file does not say which of {listing(list(wrapped), 3)} it changes, and their ranks or scalings differ",
+            where=where,
+            hint="merge this adapter into its base with the version of PEFT that wrote it",
+        )
+    return found.pop()
 
 
 def _check_grown(keys: FactorKeys, source: Source, rank: int, rows: int, where: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rsoup.digests import ChunkHasher, tensor_digest
 from rsoup.errors import IncompatibleError, show
+from rsoup.lora.adapter import read_float64
 from rsoup.lora.algebra import Bases, bases, truncated
 from rsoup.lora.blocks import support, weighted
 from rsoup.lora.factors import factor_average
@@ -150,7 +151,9 @@ def _rows(outline: Outline, key: str, ground: Ground | None) -> torch.Tensor:
         rest = 1 - sum((mix for _, _, mix in terms), Fraction(0))
         if rest != 0:
             assert ground is not None
-            base = ground.tensor(rows.name) if base is None else base
+            if base is None:
+                source, inner = ground.where(rows.name, (-1, len(row)))
+                base = read_float64(source, inner, "base")
             row = row + base[index] * float(rest)
         made.append(row)
     return torch.stack(made)
@@ -164,7 +167,7 @@ def _whole(outline: Outline, key: str, ground: Ground | None, sink: Sink) -> str
     sources = [(float(mix), outline.design.adapters[i].source, inner) for i, inner, mix in whole.terms]
     if whole.rest != 0:
         assert ground is not None
-        sources.append((float(whole.rest), ground.base, ground.names([whole.name])[whole.name]))
+        sources.append((float(whole.rest), *ground.where(whole.name, spec.shape)))
     sources.sort(key=lambda term: term[0])
     hasher = ChunkHasher()
     for start in range(0, spec.numel, PIECE_ELEMENTS):

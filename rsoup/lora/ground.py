@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
+from rsoup.errors import IncompatibleError, show
 from rsoup.lora.adapted import AdaptedSource
-from rsoup.lora.adapter import Adapter, LowRank, read_float64
+from rsoup.lora.adapter import Adapter, LowRank
 from rsoup.lora.effective import adapted_norms, factors_of, matrix
 from rsoup.lora.placed import Placed
 from rsoup.lora.product import Product
@@ -47,20 +49,23 @@ class Ground:
         left, right = (a.T.contiguous(), b.T.contiguous()) if where.transposed else (b, a)
         return adapted_norms(where, source.ground, Factors((left,), (Product(right),), 1.0))
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """A tensor of the base by the name the adapters have for it, float64."""
-        return read_float64(self.base, self.names([name])[name], "base")
+    def where(self, name: str, shape: tuple[int, ...]) -> tuple[Source, str]:
+        """(source, name there) of the base's own tensor of this name; a tied head is the embeddings.
 
-    def names(self, wanted: Sequence[str]) -> Mapping[str, str]:
-        """The adapters' names of tensors → the base's."""
-        found: dict[str, str] = {}
-        for source in self.seen:
-            found |= {name: seen for name, seen in source.names.items() if name in wanted}
-        return {name: found.get(name, name) for name in wanted}
-
-    def has(self, name: str) -> bool:
-        """Whether the base has a tensor of this name."""
-        return self.names([name])[name] in self.base.header
+        Raises IncompatibleError E0345 where the base has none of this shape (its rows, for shape[0] = −1).
+        """
+        mapped = next((s.names[name] for s in self.seen if name in s.names), name)
+        if mapped not in self.base.header and mapped == HEAD and is_tied(self.base):
+            mapped = next((n for n in self.base.header if EMBEDDING.search(n)), mapped)
+        spec = self.base.header.get(mapped)
+        if spec is None or spec.shape[1:] != shape[1:] or shape[0] not in (-1, spec.shape[0]):
+            raise IncompatibleError(
+                "E0345",
+                f"the base has no '{show(name)}' of that shape, so that only a soup with Σλ = 1 of it is defined, "
+                "and only if all adapters with λ ≠ 0 have it",
+                hint=f"leave out --affine and --scale, or --drop '{show(name)}'",
+            )
+        return self.base, mapped
 
 
 def ground(base: Source, adapters: Sequence[Adapter]) -> Ground:

@@ -5,38 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
-from rsoup import layout
 from rsoup.contents import content, tensor_digests
 from rsoup.digests import file_digest
-from rsoup.errors import GateError, UsageError
+from rsoup.errors import UsageError
 from rsoup.layout import OutputFile
-from rsoup.lora import portable
 from rsoup.lora.beside import Beside, write_beside
-from rsoup.lora.compare import rank_note
-from rsoup.lora.config import MAX_CONFIG_BYTES
 from rsoup.lora.cooking import cook
-from rsoup.lora.design import Design, Module
-from rsoup.lora.factors import distance_from_soup
 from rsoup.lora.opening import Opened, opened
-from rsoup.lora.outline import Outline, outline
-from rsoup.lora.ranks import TOLERANCE, TOLERANCE_F64, Ranks, choose
-from rsoup.lora.result import AdapterMeasures, cosines, facts, measures
-from rsoup.lora.spectra import Spectra, survey
+from rsoup.lora.planning import WEIGHTS, Planned, check_gate, planned
+from rsoup.lora.result import AdapterMeasures
 from rsoup.manifest import NAME, encode
 from rsoup.progress import Meter, OnProgress
-from rsoup.recipe import ADAPTER_CONFIG, Recipe
-from rsoup.storage.protocols import FileLayout
+from rsoup.recipe import Recipe
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file
 from rsoup.tensors import Header
-
-WEIGHTS = "adapter_model.safetensors"
-"""The name of the file; servers and PEFT look for no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +44,6 @@ class Cooked:
     manifest: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """An adapter before it is written: its design, outline and file, its configuration, its figures."""
-
-    recipe: Recipe
-    out: str
-    design: Design
-    outline: Outline | None
-    file: OutputFile
-    header: Header
-    config: bytes
-    measures: AdapterMeasures
-    notes: tuple[str, ...]
-
-
 def merge_adapters(
     recipes: Sequence[tuple[Recipe, str]],
     *,
@@ -79,10 +51,12 @@ def merge_adapters(
     threads: int | None = None,
     progress: OnProgress | None = None,
     fail_above_error: float | None = None,
+    check: Callable[[Planned], None] | None = None,
 ) -> list[Cooked]:
     """Write the soup of every (recipe, output): all over the same adapters, read and decomposed once.
 
-    Each output is what it would be alone, bit for bit; all of it or nothing. Raises UsageError (2),
+    Each output is what it would be alone, bit for bit; all of it or nothing. `check` may refuse a plan before
+    anything is written. Raises UsageError (2),
     IncompatibleError (3), GateError (4, E0401: an error above `fail_above_error`), TargetError (6), AccessError (7),
     RefusedFileError (8), BusyError (75). Source: Ramé et al. 2023, section 2.2, for θ₀ + Σλᵢ(θᵢ − θ₀).
     """
@@ -94,6 +68,8 @@ def merge_adapters(
         plans = planned(ready, recipes, threads=threads, progress=progress)
         for plan in plans:
             check_gate(plan, fail_above_error)
+            if check is not None:
+                check(plan)
         return _write(ready, plans, overwrite=overwrite, threads=threads, progress=progress, begun=begun)
 
 
@@ -108,111 +84,6 @@ def _check_out(out: str) -> None:
             "E0214",
             "an adapter is a folder: its configuration says what its tensors mean",
             hint="-o NAME, without an ending; --fold makes full weights, which fit into one file",
-        )
-
-
-def planned(
-    ready: Opened,
-    recipes: Sequence[tuple[Recipe, str]],
-    *,
-    threads: int | None = None,
-    progress: OnProgress | None = None,
-) -> list[Planned]:
-    """Everything decided of every output: designs, spectra, ranks, headers, configurations."""
-    designs = [ready.design(recipe) for recipe, _ in recipes]
-    nbytes = sum(spec.nbytes for adapter in ready.adapters for spec in adapter.source.header.values())
-    meter = Meter("measuring", nbytes * len(designs), progress)
-    base = None if ready.ground is None else ready.ground.base.header
-    found = []
-    for (recipe, out), design in zip(recipes, designs, strict=True):
-        spectra = survey(design, ready.ground, threads=threads, on_module=partial(_count, meter, design))
-        found.append(_planned(ready, recipe, out, design, spectra, base))
-    return found
-
-
-def _count(meter: Meter, design: Design, module: Module) -> None:
-    """Tell the meter that a module's factors were read."""
-    meter.add(
-        sum(design.adapters[s.adapter].spec(key).nbytes for s in module.shares for key in s.update.keys.all())
-    )
-
-
-def _planned(
-    ready: Opened, recipe: Recipe, out: str, design: Design, spectra: Spectra, base: Header | None
-) -> Planned:
-    notes = list(ready.notes)
-    if design.copy is not None:
-        return _copied(ready, recipe, out, design, spectra, notes)
-    if recipe.method == "factors":
-        ranks = _factor_ranks(design)
-        found = measures(design, spectra, ranks, distance_from_soup(design))
-    else:
-        ranks = choose(
-            spectra.values,
-            spectra.stacked,
-            rank=recipe.rank,
-            max_error=recipe.max_error,
-            tolerance=_tolerance(recipe),
-        )
-        found = measures(design, spectra, ranks)
-        notes += _rank_notes(ranks)
-    made = outline(design, ranks.chosen, spectra.stacked)
-    notes += rank_note(list(ranks.chosen.values()))
-    file = layout.output_file(FileLayout(WEIGHTS, tuple(made.header)), made.header, recipe.sha256())
-    config = portable.encode(portable.config_of(made, base))
-    return Planned(recipe, out, design, made, file, made.header, config, found, tuple(notes))
-
-
-def _tolerance(recipe: Recipe) -> float:
-    return TOLERANCE_F64 if recipe.dtype == "F64" else TOLERANCE
-
-
-def _rank_notes(ranks: Ranks) -> list[str]:
-    lossless = sum(ranks.exact[name] < ranks.stacked[name] for name in ranks.exact)
-    if not lossless:
-        return []
-    return [
-        f"{lossless} of {len(ranks.exact)} modules need less than Σr: what is left out is below {TOLERANCE:.0e} of them"
-    ]
-
-
-def _factor_ranks(design: Design) -> Ranks:
-    each = {module.name: module.like.rank for module in design.modules}
-    return Ranks(each, each, each, 0.0, 0.0, (), ())
-
-
-def _copied(
-    ready: Opened, recipe: Recipe, out: str, design: Design, spectra: Spectra, notes: list[str]
-) -> Planned:
-    assert design.copy is not None
-    adapter = ready.adapters[design.copy]
-    header = adapter.source.header
-    file = layout.output_file(FileLayout(WEIGHTS, tuple(header)), header, recipe.sha256())
-    config = adapter.source.side_file(ADAPTER_CONFIG, MAX_CONFIG_BYTES)
-    assert config is not None
-    norms = [max(0.0, row[i]) ** 0.5 for i, row in enumerate(spectra.gram)]
-    rows = tuple(facts(a, norm) for a, norm in zip(ready.adapters, norms, strict=True))
-    found = AdapterMeasures(rows, cosines(spectra.gram), None, copied=adapter.name)
-    return Planned(recipe, out, design, None, file, header, config, found, tuple(notes))
-
-
-def check_gate(plan: Planned, limit: float | None) -> None:
-    """Raise GateError E0401 where the error of an adapter is above the limit a user set."""
-    if limit is None:
-        return
-    ranks = plan.measures.ranks
-    error = (
-        plan.measures.factors_distance
-        if plan.measures.factors_distance is not None
-        else ranks.error
-        if ranks
-        else 0.0
-    )
-    if error > limit:
-        raise GateError(
-            "E0401",
-            f"the adapter would be {error:.3g} of its norm away from the soup; {limit:g} is the limit (--fail-above-error)",
-            hint="a higher --rank, or none for the exact soup",
         )
 
 
@@ -313,10 +184,7 @@ def _result(
     manifest: Mapping[str, object],
     begun: float,
 ) -> Cooked:
-    import json
-
     read = sum(spec.nbytes for adapter in ready.adapters for spec in adapter.source.header.values())
-    config = json.loads(plan.config)
     return Cooked(
         out=plan.out,
         files=(WEIGHTS, *names, NAME),
@@ -326,7 +194,7 @@ def _result(
         tensors=len(plan.header),
         dropped=tuple(plan.recipe.drop),
         measures=plan.measures,
-        config=config,
+        config=plan.configuration,
         header=plan.header,
         notes=tuple(notes),
         manifest=manifest,

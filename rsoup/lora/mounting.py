@@ -6,14 +6,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
 from rsoup.errors import IncompatibleError, UsageError, listing, show
 from rsoup.lora.adapted import AdaptedSource
 from rsoup.lora.adapter import is_adapter, read_adapter, read_config, untrained
-from rsoup.lora.tied import EMBEDDING, HEAD, is_tied
+from rsoup.lora.config import TOKENS
+from rsoup.lora.foreign_source import ForeignSource
 from rsoup.recipe import Recipe
-from rsoup.storage.checkpoint import CheckpointSource, is_adapter_folder
+from rsoup.storage.checkpoint import is_adapter_folder
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 from rsoup.storage.views import Aliased
+
+_MOUNTED = (AdaptedSource, ForeignSource)
 
 
 def makes_adapter(recipe: Recipe) -> bool:
@@ -45,7 +50,8 @@ def with_base(recipe: Recipe, sources: Sequence[CheckpointSource]) -> tuple[Reci
 def mounted(recipe: Recipe, opened: Sequence[CheckpointSource]) -> tuple[list[Source], list[str]]:
     """(every checkpoint as a full one, notes), the base last if the recipe has one.
 
-    Raises IncompatibleError E0340 to E0345 and RefusedFileError E0820 to E0824 for adapters that cannot be.
+    Raises IncompatibleError E0340 to E0345 and RefusedFileError E0820 to E0824 for adapters that cannot be, E0840 to
+    E0845 for those of types that only PEFT knows.
     """
     if recipe.fold and not any(is_adapter(source) for source in opened):
         raise UsageError("E0206", "--fold means nothing without an adapter", hint="leave it out")
@@ -71,7 +77,10 @@ def _mount(source: CheckpointSource, base: Source | None) -> Source:
             f"'{show(source.name)}' is an adapter, and there is no checkpoint for it to sit on",
             hint="add --base BASE, or write CHECKPOINT+ADAPTER",
         )
-    return AdaptedSource(under, read_adapter(source))
+    config = read_config(source)
+    if config.is_low_rank or config.peft_type == TOKENS:
+        return AdaptedSource(under, read_adapter(source))
+    return ForeignSource(under, source, config)
 
 
 def _untied(sources: list[Source], notes: list[str]) -> tuple[list[Source], list[str]]:
@@ -84,8 +93,8 @@ def _untied(sources: list[Source], notes: list[str]) -> tuple[list[Source], list
         if HEAD in source.header:
             seen.append(source)
             continue
-        changed = isinstance(source, AdaptedSource) and embedding in source.changed
-        inner = source.base if isinstance(source, AdaptedSource) and changed else source
+        changed = isinstance(source, _MOUNTED) and embedding in source.changed
+        inner = source.base if isinstance(source, _MOUNTED) and changed else source
         seen.append(Aliased(source, {HEAD: (inner, embedding)}))
     note = (
         f"the adapters change '{show(embedding)}' or its tied head and not both: the soup stores '{HEAD}' of its own "
@@ -96,12 +105,12 @@ def _untied(sources: list[Source], notes: list[str]) -> tuple[list[Source], list
 
 def _splits(source: Source, embedding: str) -> bool:
     """Whether an adapter changes the embeddings of a tied model alone (rows of tokens count for both), or its head."""
-    if not isinstance(source, AdaptedSource) or HEAD in source.base.header or not is_tied(source.base):
+    if not isinstance(source, _MOUNTED) or HEAD in source.base.header or not is_tied(source.base):
         return False
-    if source.adapter.config.raw.get("ensure_weight_tying") and not source.adapter.updates.keys() & {
-        "lm_head"
-    }:
-        return False
+    if isinstance(source, AdaptedSource):
+        ensured = source.adapter.config.raw.get("ensure_weight_tying")
+        if ensured and "lm_head" not in source.adapter.updates:
+            return False
     return HEAD in source.header or embedding in source.changed
 
 
@@ -136,5 +145,5 @@ def _is_new(name: str, sources: Sequence[Source]) -> bool:
     if name not in base.header:
         return True
     shapes = {s.header[name].shape for s in fine_tuned if name in s.header}
-    adapted = all(isinstance(s, AdaptedSource | Aliased) for s in fine_tuned)
+    adapted = all(isinstance(s, (*_MOUNTED, Aliased)) for s in fine_tuned)
     return adapted and len(shapes) == 1 and base.header[name].shape not in shapes

@@ -11,12 +11,12 @@ from rsoup.contents import fingerprint
 from rsoup.errors import IncompatibleError, Problem, UsageError, listing, show
 from rsoup.lora.adapter import Adapter, read_adapter, untrained
 from rsoup.lora.compare import compared
-from rsoup.lora.design import Design, check_defined, make
+from rsoup.lora.design import Design, check_defined, make, rest
 from rsoup.lora.factors import check_factors
 from rsoup.lora.ground import Ground, ground
 from rsoup.prepare import open_all
 from rsoup.recipe import Recipe
-from rsoup.storage.checkpoint import CheckpointSource
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 
 
@@ -41,7 +41,22 @@ class Opened:
         if recipe.method == "factors":
             check_factors(found)
         check_defined(found, with_base=self.ground is not None)
+        if self.ground is not None and found.copy is None:
+            _check_rests(found, self.ground)
         return found
+
+
+def _check_rests(design: Design, below: Ground) -> None:
+    """Raise IncompatibleError E0345 where the base's share of a tensor is asked for, and the base has no such tensor."""
+    for whole in design.wholes:
+        if whole.rest != 0:
+            position, key, _ = whole.terms[0]
+            below.where(whole.name, design.adapters[position].spec(key).shape)
+    for rows in design.rows:
+        if any(rest(terms) != 0 for terms in rows.terms):
+            position = rows.terms[0][0][0]
+            key = design.adapters[position].rows[rows.name][1]
+            below.where(rows.name, (-1, *design.adapters[position].spec(key).shape[1:]))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from rsoup.errors import IncompatibleError, Problem, show
@@ -16,9 +16,10 @@ _PARTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An update in the tensor it changes, seen as `experts` matrices of `rows` × `columns` one below the other.
+    """An update in a tensor it changes, seen as matrices of `rows` × `columns` one below the other, one per expert.
 
     `transposed`: the stored matrix is (B·A)ᵀ: an embedding, a Conv1D of GPT-2, experts stored inputs first.
+    The first matrix is that of expert `expert`, and begins at row `first` of its B·A.
     """
 
     update: LowRank
@@ -26,93 +27,78 @@ class Placed:
     rows: int
     columns: int
     transposed: bool
+    expert: int = 0
+    first: int = 0
 
 
 def placed(adapter: Adapter, base: Header, names: Mapping[str, str]) -> dict[str, Placed]:
-    """Base tensor → the update that changes it, for every update; `names` maps the adapter's names to the base's.
+    """Base tensor → the update that changes it, for every update of one matrix; `names` maps adapter's to base's.
 
     Raises IncompatibleError E0342 with every update that fits no tensor of the base, E0343 where it is not certain
-    which way round the update is.
+    which tensor an update is of.
     """
     found: dict[str, Placed] = {}
     wrong: list[Problem] = []
     for update in adapter.updates.values():
-        tensor = parameter(update, adapter, base, names)
+        if update.experts > 1:
+            continue
+        tensor = _tensor(update, base, names)
         spec = base.get(tensor) if tensor is not None else None
         if tensor is None or spec is None:
             wrong.append(Problem(show(update.module), "the base has no such tensor"))
             continue
-        shape = _matrix(update, spec)
-        ways = [way for way in (False, True) if _fits(update, shape, transposed=way)]
+        ways = [way for way in (False, True) if _fits(update, spec, transposed=way)]
         if not ways:
             wrong.append(
                 Problem(show(tensor), f"the base has {spec}, the update is {update.rows} × {update.columns}")
             )
             continue
-        way = ways[0] if len(ways) == 1 else _which(update, adapter, spec)
-        found[tensor] = Placed(update, tensor, shape[1], shape[2], way)
+        if tensor in found:
+            raise uncertain(adapter.name, f"two updates may be of '{show(tensor)}'")
+        way = ways[0] if len(ways) == 1 else update.keys.embedding or adapter.config.fan_in_fan_out
+        found[tensor] = Placed(update, tensor, *_matrix(spec), way)
     if wrong:
         raise does_not_fit(adapter.name, wrong, len(adapter.updates))
     return found
 
 
-def _matrix(update: LowRank, spec: TensorSpec) -> tuple[int, int, int]:
-    """(experts, rows, columns) as which a tensor is seen."""
-    if update.experts > 1 and len(spec.shape) == 3:
-        experts, rows, columns = spec.shape
-        return experts, rows, columns
-    if not spec.shape:
-        return 1, 0, 0
-    return 1, spec.shape[0], math.prod(spec.shape[1:])
+def _matrix(spec: TensorSpec) -> tuple[int, int]:
+    """(rows, columns) as which a tensor is seen."""
+    return (spec.shape[0], math.prod(spec.shape[1:])) if spec.shape else (0, 0)
 
 
-def _fits(update: LowRank, shape: tuple[int, int, int], *, transposed: bool) -> bool:
+def _fits(update: LowRank, spec: TensorSpec, *, transposed: bool) -> bool:
     wanted = (update.columns, update.rows) if transposed else (update.rows, update.columns)
-    return shape == (update.experts, *wanted)
+    return _matrix(spec) == wanted
 
 
-def _which(update: LowRank, adapter: Adapter, spec: TensorSpec) -> bool:
-    """Which way round a square update is: what its kind and its configuration say."""
-    if update.experts > 1:
-        raise IncompatibleError(
-            "E0343",
-            f"the experts of '{show(update.module)}' are square ({spec}): the file does not say which way round",
-            where=show(adapter.name),
-            hint="merge this adapter into its base with the version of PEFT that wrote it",
-        )
-    return update.keys.embedding or adapter.config.fan_in_fan_out
-
-
-def parameter(update: LowRank, adapter: Adapter, base: Header, names: Mapping[str, str]) -> str | None:
-    """The base's tensor an update changes: its module's weight, or for `target_parameters` the one that fits.
-
-    Two wrapped parameters of one module are `M` and `M.base_layer` in the file, which says no more.
-    """
-    if not adapter.config.raw.get("target_parameters") or (t := names.get(update.tensor)) in base:
-        return names.get(update.tensor, update.tensor if update.tensor in base else None)
-    module = update.module
-    while module.endswith(".base_layer"):
-        module = module.removesuffix(".base_layer")
-    mapped = names.get(f"{module}.", f"{module}.")
-    targets = adapter.config.raw["target_parameters"]
-    leaves = {str(target).rpartition(".")[2] for target in targets} if isinstance(targets, list) else set()
+def _tensor(update: LowRank, base: Header, names: Mapping[str, str]) -> str | None:
+    """The base's tensor an update changes: its module's weight, or of the parameters it may be of the one that fits."""
+    own = names.get(update.tensor, update.tensor if update.tensor in base else None)
+    if own in base:
+        return own
     fitting = [
-        name
-        for name in (f"{mapped}{leaf}" for leaf in sorted(leaves))
-        if name in base
-        and any(_fits(update, _matrix(update, base[name]), transposed=way) for way in (False, True))
+        tensor
+        for tensor in (parameter_in(name, names) for name in update.parameters)
+        if tensor in base and any(_fits(update, base[tensor], transposed=way) for way in (False, True))
     ]
-    return fitting[0] if len(fitting) == 1 else t
+    return fitting[0] if len(fitting) == 1 else own
+
+
+def parameter_in(parameter: str, names: Mapping[str, str]) -> str:
+    """The base's name of a parameter, whose module `names` maps as `M.`."""
+    owner, _, leaf = parameter.rpartition(".")
+    return names.get(f"{owner}.", f"{owner}.") + leaf
 
 
 def names_in(base: Header, wanted: Iterable[str]) -> dict[str, str]:
     """Adapter's tensor name → base's: as they are, or by the one prefix that all of them lack or have too many.
 
     Names for which there is none are left out. A module is asked for as `M.` and found where `M.…` is.
+    Mixtral's experts and router are known by both of their names.
     """
     asked = list(wanted)
-    modules = {name.rpartition(".")[0] + "." for name in base}
-    known = {*base, *modules}
+    known = {*base, *_modules(base)}
     ways = [("", "")]
     parts = asked[0].split(".")[:-1] if asked else []
     heads = ["".join(f"{part}." for part in parts[:count]) for count in range(min(len(parts), _PARTS) + 1)]
@@ -122,10 +108,37 @@ def names_in(base: Header, wanted: Iterable[str]) -> dict[str, str]:
     best: dict[str, str] = {}
     for old, new in ways:
         found = {name: new + name[len(old) :] for name in asked if name.startswith(old)}
+        found = {name: _respelled(seen, known) for name, seen in found.items()}
         found = {name: seen for name, seen in found.items() if seen in known}
         if len(found) > len(best):
             best = found
     return best
+
+
+def _modules(base: Header) -> set[str]:
+    """Every module that has a tensor, or a module that has one, as `M.`."""
+    found: set[str] = set()
+    for name in base:
+        module = name.rpartition(".")[0]
+        while module and f"{module}." not in found:
+            found.add(f"{module}.")
+            module = module.rpartition(".")[0]
+    return found
+
+
+def _respelled(name: str, known: Set[str]) -> str:
+    """A name as a checkpoint has it that transformers 5 renames as it reads it."""
+    return name if name in known else name.replace(".mlp.", ".block_sparse_moe.", 1)
+
+
+def uncertain(name: str, what: str) -> IncompatibleError:
+    """The error of an adapter whose file does not say what only its writer knew."""
+    return IncompatibleError(
+        "E0343",
+        what,
+        where=show(name),
+        hint="merge this adapter into its base with the version of PEFT that wrote it",
+    )
 
 
 def does_not_fit(name: str, wrong: Sequence[Problem], of: int) -> IncompatibleError:

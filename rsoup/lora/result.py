@@ -20,7 +20,7 @@ class AdapterFacts:
     modules: int
     ranks: tuple[int, int]
     scalings: tuple[float, float]
-    norm: float
+    norm: float | None
     kind: str
 
 
@@ -39,8 +39,8 @@ class AdapterMeasures:
     factors_distance: float | None = None
 
 
-def facts(adapter: Adapter, norm: float) -> AdapterFacts:
-    """The facts of one adapter whose ‖ΔW‖ is `norm`."""
+def facts(adapter: Adapter, norm: float | None) -> AdapterFacts:
+    """The facts of one adapter whose ‖ΔW‖ is `norm`, if that was measured."""
     ranks = [update.rank for update in adapter.updates.values()] or [0]
     scalings = [update.scaling for update in adapter.updates.values()] or [0.0]
     return AdapterFacts(

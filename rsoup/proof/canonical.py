@@ -23,14 +23,16 @@ _NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+|/[1-9][0-9]*)?")
 _LONGEST: Final = 4000
 
 
-def recipe_of(form: Mapping[str, object], where: str) -> Recipe:
+def recipe_of(form: Mapping[str, object], where: str, *, adapters: bool = False) -> Recipe:
     """The recipe whose `canonical()` is `form`; its paths are the public names, all that a form holds of them.
+
+    `adapters`: it is one of adapters, which need no base to be added up.
 
     What does not decide the soup's bytes has its default value. Raises RefusedFileError E0830 for
     anything that no recipe of this version of rsoup has for its canonical form.
     """
     try:
-        recipe = _recipe(form)
+        recipe = _recipe(form, adapters=adapters)
         same = json.dumps(recipe.canonical(), sort_keys=True) == json.dumps(form, sort_keys=True)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, UsageError):
         same = False
@@ -44,7 +46,7 @@ def recipe_of(form: Mapping[str, object], where: str) -> Recipe:
     return recipe
 
 
-def _recipe(form: Mapping[str, Any]) -> Recipe:
+def _recipe(form: Mapping[str, Any], *, adapters: bool) -> Recipe:
     rows, size = form["ingredients"], _optional(form["max_shard_bytes"], int)
     request = Request(
         [Ingredient(_text(row["name"]), tuple(map(_text, row["checkpoints"]))) for row in rows],
@@ -61,8 +63,16 @@ def _recipe(form: Mapping[str, Any]) -> Recipe:
         drop=[*map(_text, form["drop"])],
         per_tensor=[_rule(row) for row in form["per_tensor"]],
     )
-    given: dict[str, Any] = {name: _text(form[name]) for name in CANONICAL_OPTIONS if name in form}
-    return make(replace(request, **given))
+    given: dict[str, Any] = {name: _option(name, form[name]) for name in CANONICAL_OPTIONS if name in form}
+    return make(replace(request, adapters=adapters, **given))
+
+
+def _option(name: str, value: object) -> object:
+    """The value of an option that is there only if it was given: a text, but for two."""
+    kind = {"fold": bool, "rank": int}.get(name, str)
+    if type(value) is not kind:
+        raise TypeError
+    return value
 
 
 def _rule(row: Mapping[str, Any]) -> RuleRequest:

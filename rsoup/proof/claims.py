@@ -19,7 +19,11 @@ from rsoup.storage.target import sidecar
 
 MAX_BYTES: Final = 1_000_000_000
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
-_VERSIONS: Final = {"schema": manifest.SCHEMA, "arithmetic": ARITHMETIC, "digest": DIGEST}
+_VERSIONS: Final = {
+    "schema": (manifest.SCHEMA,),
+    "arithmetic": (ARITHMETIC, "rsoup-lora/1", "rsoup-extract/1"),
+    "digest": (DIGEST,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def read(out: str) -> Claims:
 
 def _claims(shown: str, data: bytes, value: dict[str, Any]) -> Claims:
     for key, known in _VERSIONS.items():
-        if value[key] != known:
+        if value[key] not in known:
             raise KeyError(key)
     subjects = tuple(map(_subject, value["subject"]))
     if len({subject.name for subject in subjects}) != len(subjects) or not subjects:
@@ -218,7 +222,8 @@ def _checks(claims: Claims) -> Iterator[tuple[str, str]]:
         yield "checks.dropped", "it holds a tensor of the soup, or is not sorted"
     if not checks["nonfinite_kept"].keys() <= claims.tensors.keys():
         yield "checks.nonfinite_kept", "it names a tensor that is not in the soup"
-    if ("distances" in checks) != (value["base"] is not None):
+    measured = value["arithmetic"] == ARITHMETIC and value["base"] is not None
+    if ("distances" in checks) != measured:
         yield "checks.distances", "they are there with a base, and only then"
     elif "distances" in checks:
         cosine = checks["distances"]["cosine"]

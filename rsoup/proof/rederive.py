@@ -104,7 +104,7 @@ def rederive(
     for source in (*ready.sources, soup):
         source.check_unchanged()
     contents = tally.input_contents([source.header for source in ready.sources])
-    _check_strangers(claims, dict(zip(plan.checkpoints, contents, strict=True)))
+    check_strangers(claims, dict(zip(plan.checkpoints, contents, strict=True)))
     found = [*sink.differences(), *_heads(ready.out, plan, soup), *_beside(ready, plan, claims)]
     found += _figures(plan, tally, ready, claims)
     mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
@@ -150,7 +150,7 @@ def sample(
         source.check_unchanged()
     found = [*sink.differences(), *_heads(ready.out, plan, soup)]
     if found:
-        _check_strangers(
+        check_strangers(
             claims,
             {
                 source.name: fingerprint(source, threads=threads)
@@ -171,7 +171,7 @@ def sample(
     return Level(2, "sample", proves, tuple(found), data, more)
 
 
-def _check_strangers(claims: Claims, contents: Mapping[str, str | None]) -> None:
+def check_strangers(claims: Claims, contents: Mapping[str, str | None]) -> None:
     """Refuse checkpoints whose contents the manifest knows and which are others."""
     known_as = {known: name for name, known in claims.contents.items() if known is not None}
     strangers = [
@@ -219,7 +219,7 @@ def _beside(ready: Prepared, plan: Plan, claims: Claims) -> list[Difference]:
         digest = hashlib.sha256()
         if name.rpartition("/")[2] == "config.json":
             data = b"".join(donor.side_file_chunks(name))
-            digest.update(soup_config(name, data, plan.header, resized=plan.recipe.vocab is not None))
+            digest.update(soup_config(name, data, plan.header, donor))
         else:
             for chunk in donor.side_file_chunks(name):
                 digest.update(chunk)

@@ -6,15 +6,20 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from rsoup.errors import UsageError, show_path
+from rsoup.prepare import open_all
 from rsoup.progress import Meter, OnProgress
-from rsoup.proof import canonical, claims, intact
+from rsoup.proof import adapters, canonical, claims, intact
 from rsoup.proof import rederive as again
+from rsoup.proof.adapters import is_of_adapters
 from rsoup.proof.canonical import Given, Path
 from rsoup.proof.sampling import parse_nonce, parse_sample
-from rsoup.proof.verdict import VerifyResult
+from rsoup.proof.verdict import Level, VerifyResult
+from rsoup.recipe import Recipe
 from rsoup.storage.files import open_error
+from rsoup.storage.protocols import Source
 
 NONCE_BYTES = 16
 
@@ -63,8 +68,12 @@ def verify(
                 meter = Meter("digests", nbytes, progress)
                 levels.append(intact.digests(path, soup, found, threads=threads, on_bytes=meter.add))
             if size is not None or rederive:
-                recipe = canonical.recipe_of(found.canonical, found.shown)
+                recipe = canonical.recipe_of(found.canonical, found.shown, adapters=is_of_adapters(found))
                 places = canonical.places(recipe, ingredients, base)
+                if is_of_adapters(found):
+                    levels.append(_adapters(recipe, places, path, soup, found, size, allow, threads))
+                    size, rederive = None, False
+            if size is not None or rederive:
                 with again.ingredients(recipe, places, path, found, allow) as ready:
                     if size is not None:
                         levels.append(
@@ -84,6 +93,28 @@ def verify(
     result = VerifyResult(path, nbytes, tuple(levels), time.monotonic() - begun, tuple(notes))
     result.check()
     return result
+
+
+def _adapters(
+    recipe: Recipe,
+    places: Sequence[tuple[str, str]],
+    out: str,
+    soup: Source,
+    found: claims.Claims,
+    size: object,
+    allow: Sequence[str],
+    threads: int | None,
+) -> Level:
+    """The answer of `rederive` for a soup of adapters; a sample of something so small saves nothing."""
+    if size is not None:
+        raise UsageError(
+            "E0231",
+            "a soup that is an adapter is not sampled",
+            hint="--rederive makes all of it again, in a second",
+        )
+    with ExitStack() as stack:
+        opened = open_all(recipe, places, allow, stack)
+        return adapters.rederive(recipe, opened, out, soup, found, threads=threads)
 
 
 def _check_asked(given: Given, base: Path | None, *, asked: bool, nonce: str | None, sampled: bool) -> None:

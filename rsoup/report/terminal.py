@@ -19,15 +19,13 @@ _WORST = 3
 
 def text(result: CheckResult, *, unicode: bool = True) -> str:
     """The whole result, the verdict first; `unicode` False keeps to ASCII wherever the words are ours."""
-    reasons = [reason.what for reason in result.verdict.reasons if reason.measure != "mismatch"]
-    lines = [result.verdict.word, *(f"  {what}" for what in reasons[:_SHOWN_REASONS])]
-    if (hidden := len(reasons) - _SHOWN_REASONS) > 0:
-        lines.append(f"  and {hidden} more reasons; --json has all")
-    lines += _mismatches(result)
-    if result.measures is None:
+    lines = head(result)
+    if result.measures is None and not any(mismatch.kind == "adapter" for mismatch in result.mismatches):
         lines.append(
             f"headers alone: {result.tensors} tensors are alike; leave out --headers to measure them"
         )
+    elif result.measures is None:
+        lines.append("nothing was measured: see above")
     elif result.measures.total is None:
         lines += ["", *_pairs(result.measures, unicode=unicode)]
     else:
@@ -35,6 +33,15 @@ def text(result: CheckResult, *, unicode: bool = True) -> str:
     if result.left_out:
         lines.append(f"left out of the measures: {len(result.left_out)} tensors: {listing(list(result.left_out), 3)}")  # fmt: skip
     return "\n".join(lines)
+
+
+def head(result: CheckResult) -> list[str]:
+    """The verdict, why it is what it is, and every mismatch."""
+    reasons = [reason.what for reason in result.verdict.reasons if reason.measure != "mismatch"]
+    lines = [result.verdict.word, *(f"  {what}" for what in reasons[:_SHOWN_REASONS])]
+    if (hidden := len(reasons) - _SHOWN_REASONS) > 0:
+        lines.append(f"  and {hidden} more reasons; --json has all")
+    return lines + _mismatches(result)
 
 
 def _mismatches(result: CheckResult) -> list[str]:
@@ -67,7 +74,12 @@ def _moved(measures: Measures, *, unicode: bool) -> list[str]:
         lines += [f"together: {', '.join(parts)}"]
         lines += ["", *matrix("cosine", names, measures.cosine), ""]
         lines += matrix("apart", names, measures.pair_relative)
-    return [*lines, "", *picture(measures.layers, names, unicode=unicode), *_worst(measures, names)]
+    return [
+        *lines,
+        "",
+        *picture(measures.layers, names, unicode=unicode),
+        *worst(measures.layers, names, "moved"),
+    ]
 
 
 def _pairs(measures: Measures, *, unicode: bool) -> list[str]:
@@ -78,18 +90,19 @@ def _pairs(measures: Measures, *, unicode: bool) -> list[str]:
     return [f"no base: distances between the checkpoints, by {root}", *matrix("apart", names, measures.pair_relative)]  # fmt: skip
 
 
-def _worst(measures: Measures, names: Sequence[str]) -> list[str]:
+def worst(layers: Sequence[Part], names: Sequence[str], verb: str) -> list[str]:
+    """A line for each checkpoint with the layers it `verb` most."""
     lines = []
     for i, name in enumerate(names):
-        found = sorted(
-            ((value, part.name) for part in measures.layers if (value := part.relative[i])), reverse=True
-        )
+        found = sorted(((value, part.name) for part in layers if (value := part.relative[i])), reverse=True)
         if found:
-            lines.append(f"  {name} moved most in {', '.join(f'{part} ({number(value)})' for value, part in found[:_WORST])}")  # fmt: skip
+            lines.append(f"  {name} {verb} most in {', '.join(f'{part} ({number(value)})' for value, part in found[:_WORST])}")  # fmt: skip
     return lines
 
 
-def picture(parts: Sequence[Part], names: Sequence[str], *, unicode: bool) -> list[str]:
+def picture(
+    parts: Sequence[Part], names: Sequence[str], *, unicode: bool, what: str = "distance"
+) -> list[str]:
     """One row of blocks per checkpoint, one block per layer (or the largest of several), all by one scale."""
     layers = [part for part in parts if part.name.startswith("layer ")]
     values = [[value or 0.0 for value in (part.relative[i] for part in layers)] for i in range(len(names))]
@@ -100,7 +113,7 @@ def picture(parts: Sequence[Part], names: Sequence[str], *, unicode: bool) -> li
     per = -(-len(layers) // WIDEST)
     blocks = BLOCKS if unicode else ASCII_BLOCKS
     width = max(map(len, names))
-    lines = [f"distance by layer, {layers[0].name[6:]} to {layers[-1].name[6:]}; the highest is {number(highest)}"]  # fmt: skip
+    lines = [f"{what} by layer, {layers[0].name[6:]} to {layers[-1].name[6:]}; the highest is {number(highest)}"]  # fmt: skip
     for name, row in zip(names, values, strict=True):
         tops = [max(row[start : start + per]) for start in range(0, len(row), per)]
         lines.append(f"  {name.ljust(width)}  {''.join(block(top / highest, blocks) for top in tops)}")

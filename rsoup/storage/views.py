@@ -13,7 +13,7 @@ class View:
     """A Source that passes everything on to `source`; its children change what they say they change."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self._source = self.source = source
         self.name = source.name
         self.header: Header = source.header
         self.files: Sequence[FileLayout] = source.files
@@ -37,6 +37,10 @@ class View:
     def identity(self) -> str:
         """The identity of the source: how it is seen is decided by the recipe and the headers."""
         return self._source.identity
+
+    def inside(self, tensor: str) -> tuple[Source, str] | None:
+        """(source, name there) whose bytes are those of `tensor`; None where it is made here."""
+        return self._source, tensor
 
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on."""
@@ -76,6 +80,10 @@ class Renamed(View):
         self.header = {names[name]: spec for name, spec in source.header.items()}
         self.files = [FileLayout(f.name, tuple(names[name] for name in f.tensors)) for f in source.files]
 
+    def inside(self, tensor: str) -> tuple[Source, str]:
+        """Where the bytes of a tensor really are."""
+        return self._source, self._inner[tensor]
+
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of the tensor that is seen under this name."""
         self._source.read(self._inner[tensor], start, buffer)
@@ -94,6 +102,10 @@ class Completed(View):
         self.header = {**source.header, **{name: base.header[name] for name in names}}
         last = self.files[-1]
         self.files = [*self.files[:-1], FileLayout(last.name, (*last.tensors, *names))]
+
+    def inside(self, tensor: str) -> tuple[Source, str]:
+        """Where the bytes of a tensor really are."""
+        return (self._base if tensor in self._filled else self._source), tensor
 
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` from the source, or from the base where the source has no such tensor."""
@@ -118,6 +130,10 @@ class Rows(View):
             name: replace(spec, shape=(rows[name], *spec.shape[1:])) if name in rows else spec
             for name, spec in source.header.items()
         }
+
+    def inside(self, tensor: str) -> tuple[Source, str] | None:
+        """Where the bytes of a tensor really are; nowhere if its rows are other ones."""
+        return None if tensor in self._own_nbytes else (self._source, tensor)
 
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of the rows that are seen."""
@@ -153,6 +169,10 @@ class Aliased(View):
         new = (name for name in self._more if name not in source.header)
         self.files = [*self.files[:-1], FileLayout(last.name, (*last.tensors, *new))]
 
+    def inside(self, tensor: str) -> tuple[Source, str]:
+        """Where the bytes of a tensor really are."""
+        return self._more.get(tensor, (self._source, tensor))
+
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` from the source, or from where the tensor really is."""
         source, name = self._more.get(tensor, (self._source, tensor))
@@ -162,3 +182,17 @@ class Aliased(View):
         """Say that these bytes will be read soon."""
         source, name = self._more.get(tensor, (self._source, tensor))
         source.prefetch(name, start, nbytes)
+
+
+def bottom(source: Source) -> Source:
+    """The checkpoint that is really there under all views of it."""
+    while isinstance(source, View):
+        source = source.source
+    return source
+
+
+def origin(source: Source, tensor: str) -> tuple[Source, str]:
+    """(checkpoint or view, name there) where the bytes of a tensor are made: two of the same are the same bytes."""
+    while isinstance(source, View) and (found := source.inside(tensor)) is not None:
+        source, tensor = found
+    return source, tensor

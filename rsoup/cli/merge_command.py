@@ -1,0 +1,217 @@
+"""`rsoup merge` as a command: its arguments, and nothing that is slow to import."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rsoup.cli.options import Debug, Json, Overwrite, Quiet
+
+
+def merge(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Folders or .safetensors files, one ingredient each; NAME=PATH names it, NAME=PATH,PATH averages several "
+            "seeds of one reward first. Or one recipe: soup.yaml.",
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o", "--out", help="Where the soup goes: a folder, or one file if it ends in .safetensors."
+        ),
+    ],
+    lambda_: Annotated[
+        str | None,
+        typer.Option(
+            "--lambda",
+            metavar="λ,λ…",
+            help="One λ per ingredient: 0.3,0.7 or 1/3,2/3; kept exactly, must sum to 1.",
+        ),
+    ] = None,
+    uniform: Annotated[bool, typer.Option("--uniform", help="λ = 1/N.")] = False,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Divide λ by its sum, and say so.")] = False,
+    affine: Annotated[
+        bool, typer.Option("--affine", help="Take any λ, negative too: θ₀ + Σ λᵢ(θᵢ − θ₀). Needs --base.")
+    ] = False,
+    scale: Annotated[
+        str,
+        typer.Option(
+            "--scale",
+            metavar="S",
+            help="After mixing: θ₀ + S·(soup − θ₀); below 1 is toward the base. Needs --base.",
+        ),
+    ] = "1",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="The checkpoint all were fine-tuned from; distances from it are measured and checked.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="linear, task_arithmetic or slerp; `rsoup methods` explains them.")
+    ] = "linear",
+    level: Annotated[
+        str, typer.Option("--level", help="slerp: one angle per tensor, or one for all (global).")
+    ] = "tensor",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="Store the soup as float32, bfloat16, float16 or float64; default: as the ingredients.",
+        ),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
+    ] = None,
+    max_shard_size: Annotated[
+        str,
+        typer.Option(
+            "--max-shard-size",
+            help="Split the soup's files at this size (5GB); default: as the base's files, else the first ingredient's.",
+        ),
+    ] = "keep",
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            "--files-from",
+            metavar="NAME",
+            help="Whose config, tokenizer and other files are copied; default the first ingredient's.",
+        ),
+    ] = None,
+    buffers_from: Annotated[
+        str | None,
+        typer.Option(
+            "--buffers-from",
+            metavar="NAME",
+            help="Whose integer and boolean buffers to take where they differ.",
+        ),
+    ] = None,
+    optimizer_from: Annotated[
+        str | None,
+        typer.Option(
+            "--optimizer-from",
+            metavar="NAME",
+            help="Whose optimiser state a Stable-Baselines3 soup keeps; default: none, it begins anew.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", help="The entry of a PyTorch file that holds the weights: state_dict, model, ema."
+        ),
+    ] = None,
+    missing: Annotated[
+        str | None,
+        typer.Option("--missing", metavar="base", help="base: what a partial fine-tune lacks is the base's."),
+    ] = None,
+    vocab: Annotated[
+        str | None,
+        typer.Option(
+            "--vocab",
+            metavar="truncate|pad",
+            help="Vocabularies of different length: cut to the shortest, or filled up to the longest from the base.",
+        ),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--file-format",
+            metavar="torch",
+            help="A folder's weights as safetensors, or as pytorch_model.bin (torch). A file: by its ending.",
+        ),
+    ] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Adapters: make full weights, adapters and base in one.")
+    ] = False,
+    rank: Annotated[
+        str | None,
+        typer.Option("--rank", metavar="R", help="Adapters: truncate the soup to this rank; default: exact."),
+    ] = None,
+    max_error: Annotated[
+        str | None,
+        typer.Option(
+            "--max-error",
+            metavar="E",
+            help="Adapters: the smallest ranks whose relative error (Frobenius) is at most E: 0.01.",
+        ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--drop", metavar="GLOB", help="Leave out the tensors of this name; may be given several times."
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="CHECK",
+            help="Go on in spite of: config, tokenizer, distance, unindexed, symlinks; recorded in the manifest.",
+        ),
+    ] = None,
+    max_distance: Annotated[
+        str,
+        typer.Option(
+            "--max-distance", help="Refuse ingredients farther from the base than this share of its norm."
+        ),
+    ] = "0.7",
+    license_: Annotated[
+        str | None, typer.Option("--license", help="The soup's licence in its model card.")
+    ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            "--serve",
+            metavar="SERVER",
+            help="Adapters: refuse what vllm, sglang or llamacpp would not take; print the command that serves it.",
+        ),
+    ] = None,
+    fail_above_error: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-above-error",
+            metavar="E",
+            help="Adapters: exit 4, nothing written, where the relative error is above this.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be read, mixed, copied and written, and stop.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads; default one per processor, at most 16.")
+    ] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 - read where errors are shown
+) -> None:
+    """Write the λ-weighted soup of checkpoints: exact, in constant memory, all of it or nothing.
+
+    Examples:
+
+    rsoup merge helpful/ harmless/ --lambda 0.3,0.7 --base base/ -o soup/
+
+    rsoup merge bleu=s1/,s2/ rouge=s3/,s4/ --lambda 1/3,2/3 -o soup/
+
+    rsoup merge recipes/rewarded-soup.yaml -o soup/
+    """
+    from rsoup.cli import merge as command
+    from rsoup.cli.gates import Gates
+    from rsoup.console import Console
+
+    request = command.Arguments(
+        checkpoints=checkpoints, mix=lambda_, uniform=uniform, normalize=normalize, affine=affine, scale=scale, base=base,
+        method=method, level=level, dtype=dtype, variant=variant, max_shard_size=max_shard_size, files_from=files_from,
+        buffers_from=buffers_from, optimizer_from=optimizer_from, key=key, missing=missing, vocab=vocab, file_format=file_format, fold=fold, rank=rank, max_error=max_error,
+        drop=tuple(drop or ()), allow=tuple(allow or ()), max_distance=max_distance, license=license_,
+    )  # fmt: skip
+    console = Console(as_json=json_, quiet=quiet)
+    recipe = command.recipe_of(request)
+    gates = Gates(fail_above_error, serve)
+    show = command.show_plan if dry_run else command.run
+    show(recipe, out, overwrite=overwrite, threads=threads, gates=gates, console=console)
