@@ -45,7 +45,9 @@ def folders_of(work: Path, count: int) -> list[Path]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--count", type=int, default=4)

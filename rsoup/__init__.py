@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rsoup.family.checking import check as check
     from rsoup.library import load_recipe as load_recipe
     from rsoup.library import make_recipe as make_recipe
+    from rsoup.lora.extracting import ExtractResult as ExtractResult
+    from rsoup.lora.extracting import extract as extract
+    from rsoup.lora.resizing import resize as resize
     from rsoup.merging import MergeResult as MergeResult
     from rsoup.merging import merge as merge
     from rsoup.progress import Progress as Progress
@@ -27,6 +30,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CheckResult": "rsoup.family.checking",
     "DiffResult": "rsoup.proof.differing",
+    "ExtractResult": "rsoup.lora.extracting",
     "MergeResult": "rsoup.merging",
     "MismatchError": "rsoup.errors",
     "Progress": "rsoup.progress",
@@ -35,10 +39,12 @@ _HOMES = {
     "VerifyResult": "rsoup.proof.verdict",
     "check": "rsoup.family.checking",
     "diff": "rsoup.proof.differing",
+    "extract": "rsoup.lora.extracting",
     "load_recipe": "rsoup.library",
     "make_recipe": "rsoup.library",
     "merge": "rsoup.merging",
     "open_checkpoint": "rsoup.storage.checkpoint",
+    "resize": "rsoup.lora.resizing",
     "verify": "rsoup.proof.verifying",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -142,11 +142,16 @@ def _split(reference: Sequence[FileLayout], header: Header, max_bytes: int) -> l
 
 
 def output_file(
-    layout: FileLayout, header: Header, recipe_sha256: str, file_format: FileFormat = "safetensors"
+    layout: FileLayout,
+    header: Header,
+    recipe_sha256: str,
+    file_format: FileFormat = "safetensors",
+    more: Mapping[str, str] | None = None,
 ) -> OutputFile:
     """The file as it will be; in safetensors wide dtypes come first, so that every tensor is aligned.
 
-    The tensors of a pipeline's component go without the component's folder before their names.
+    The tensors of a pipeline's component go without the component's folder before their names. `more` is metadata
+    for a safetensors header.
     """
     prefix = layout.name.rpartition("/")[0]
     start = len(prefix) + 1 if prefix else 0
@@ -165,7 +170,7 @@ def output_file(
             "a tensor is called '__metadata__', which safetensors cannot hold",
             hint="-o NAME.pt or --file-format torch stores it; --drop '__metadata__' leaves it out",
         )
-    metadata = {"format": "pt", "rsoup.recipe": recipe_sha256}
+    metadata = {**(more or {}), "format": "pt", "rsoup.recipe": recipe_sha256}
     head = encode_header({name[start:]: header[name] for name in ordered}, metadata)
     ends = list(accumulate((header[name].nbytes for name in ordered), initial=len(head)))
     return OutputFile(layout.name, ordered, tuple(ends[:-1]), ((0, head),), ends[-1])

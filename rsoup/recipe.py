@@ -5,19 +5,19 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from rsoup import dialects
 from rsoup import mix as mixes
 from rsoup.errors import show
 
 CARE_DISTANCE: Final = 0.2  # relative distance from the base: beyond it a note, beyond the next a refusal
 MAX_DISTANCE: Final = 0.7
-ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_CONFIG: Final = dialects.ADAPTER_CONFIG
 CANONICAL_OPTIONS: Final = (
     *("key", "missing", "vocab", "file_format", "optimizer_from"),
     *("fold", "rank", "max_error"),
@@ -176,9 +176,5 @@ def public_name(uri: str) -> str:
 
 
 def are_adapters(ingredients: Sequence[Ingredient]) -> bool:
-    """Whether every checkpoint is the folder of a PEFT adapter."""
-    return all(
-        os.path.isfile(os.path.join(uri, ADAPTER_CONFIG))
-        for ingredient in ingredients
-        for uri in ingredient.checkpoints
-    )
+    """Whether every checkpoint is an adapter: PEFT's folder, or a LoRA of diffusers."""
+    return all(dialects.is_adapter_place(uri) for ingredient in ingredients for uri in ingredient.checkpoints)

@@ -41,6 +41,12 @@ def base_and_two(tmp_path: Path, family: Family) -> Folders:
     )
 
 
+@pytest.fixture(scope="session")
+def zoo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the adapters that tests share are made, each kind once."""
+    return tmp_path_factory.mktemp("zoo")
+
+
 @pytest.fixture
 def two_models(base_and_two: Folders) -> list[str]:
     """The two fine-tunes' paths as a command line takes them."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import rsoup
+from rsoup.cli.adapter_commands import extract, resize
 from rsoup.cli.check_command import check
 from rsoup.cli.merge_command import merge
 from rsoup.cli.options import Debug, Json, Overwrite, Quiet
@@ -111,3 +112,5 @@ def clean(
 app.command()(check)
 app.command()(verify)
 app.command()(diff)
+app.command()(extract)
+app.command()(resize)

@@ -171,6 +171,7 @@ def _adapters(found: AdapterMeasures) -> dict[str, object]:
         "cosine": [_row(row) for row in found.cosine],
         "a_cosine": [_row(row) for row in found.a_cosine],
         "b_cosine": [_row(row) for row in found.b_cosine],
+        "factors_distance": _finite(found.factors_distance),
         "nonfinite": [
             {"checkpoint": found.names[i], "tensor": key, "elements": count} for i, key, count in found.nonfinite
         ],

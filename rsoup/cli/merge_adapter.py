@@ -9,7 +9,7 @@ from functools import partial
 from rsoup.cli.figures import error_text, ranks_text
 from rsoup.cli.gates import Gates
 from rsoup.console import Console, ProgressBar
-from rsoup.errors import IncompatibleError, Problem, show
+from rsoup.errors import IncompatibleError, Problem, UsageError, show
 from rsoup.lora.merging import Cooked, merge_adapters
 from rsoup.lora.opening import opened
 from rsoup.lora.planning import Planned, check_gate, planned
@@ -67,7 +67,13 @@ def _base(config: Mapping[str, object]) -> str | None:
 
 
 def check_served(server: str, plan: Planned) -> None:
-    """Raise IncompatibleError E0350 with everything a server does not take."""
+    """Raise IncompatibleError E0350 with everything a server does not take; UsageError E0206 for a LoRA of diffusers."""
+    if plan.of_pipeline:
+        raise UsageError(
+            "E0206",
+            "--serve means nothing to a LoRA of diffusers",
+            hint="leave it out; pipe.load_lora_weights opens the soup",
+        )
     check_lint(server, plan.configuration, plan.header)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from rsoup.family.measures import Maybe, Part, Row, group_of, group_order, ratio, root
 from rsoup.family.seating import trained_keys
 from rsoup.family.updates import Bad, ModuleRecord, Products
+from rsoup.gram import Gram
 from rsoup.lora.adapter import Adapter
 from rsoup.lora.result import AdapterFacts, cosines, facts
 
@@ -42,7 +43,8 @@ class AdapterMeasures:
 
     `modules` are changed by any, `shared` by all. Only where factors were read (`total` is not None): `cosine` of
     the ΔW, `a_cosine` and `b_cosine` the means over shared modules with factors of one shape, `layers` and `tensors`
-    (‖ΔW‖ and, with a base, ‖ΔW‖/‖W‖ over what each adapter changes there), `nonfinite` (adapter, key, elements).
+    (‖ΔW‖ and, with a base, ‖ΔW‖/‖W‖ over what each adapter changes there), `nonfinite` (adapter, key, elements),
+    `factors_distance` (how far, at equal shares, `--method factors` is from the soup, by ‖soup‖; None where it refuses).
     """
 
     rows: tuple[AdapterRow, ...]
@@ -55,6 +57,7 @@ class AdapterMeasures:
     layers: tuple[Part, ...] = ()
     tensors: tuple[Part, ...] = ()
     nonfinite: tuple[Bad, ...] = ()
+    factors_distance: Maybe = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,7 +107,16 @@ def measured(
         layers=tuple(_part(name, groups[name], size) for name in sorted(groups, key=group_order)),
         tensors=tuple(_part(record.module, [record], size) for record in records),
         nonfinite=tuple(nonfinite),
+        factors_distance=_factors_distance(records, gram),
     )
+
+
+def _factors_distance(records: Sequence[ModuleRecord], gram: Gram) -> Maybe:
+    gaps = [record.gap for record in records if record.gap is not None]
+    if len(gram) < 2 or not records or len(gaps) < len(records):
+        return None
+    soup = math.fsum(value for row in gram for value in row)
+    return ratio(root(math.fsum(gaps)), root(soup / len(gram) ** 2))
 
 
 def _sum(records: Sequence[ModuleRecord], i: int, j: int) -> float:

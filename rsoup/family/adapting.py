@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rsoup.compat.files import compare_files
-from rsoup.compat.headers import Mismatch, dropped
+from rsoup.compat.headers import Mismatch
 from rsoup.errors import IncompatibleError, UsageError, listing, show
 from rsoup.family.adapters import AdapterMeasures, described, measured
 from rsoup.family.bases import Proofs, differences, proofs, refusal, seats
@@ -16,7 +17,7 @@ from rsoup.lora.adapter import Adapter, is_adapter, read_adapter, read_config, w
 from rsoup.lora.config import TOKENS
 from rsoup.lora.design import touched
 from rsoup.progress import Meter, OnProgress
-from rsoup.storage.checkpoint import CheckpointSource
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 
 
@@ -100,12 +101,13 @@ def _read(sources: Sequence[CheckpointSource]) -> tuple[list[Adapter], list[Mism
 def _without(adapters: Sequence[Adapter], globs: Sequence[str]) -> list[Adapter]:
     """The adapters without what they do to the tensors that a glob of `--drop` matches."""
     names = [dict.fromkeys(touched(adapter)) for adapter in adapters]
-    matches = dropped([dict.fromkeys(found) for found in names], globs)
+    every = dict.fromkeys(name for own in names for name in own)
+    matches = {glob: [name for name in every if fnmatch.fnmatchcase(name, glob)] for glob in globs}
     if nothing := [glob for glob, found in matches.items() if not found]:
         raise UsageError(
             "E0209",
             f"--drop {listing(nothing)} matches no tensor these adapters change",
-            hint=f"the names look like '{show(next(iter(names[0]), ''))}'",
+            hint=f"the names look like '{show(next(iter(every), ''))}'",
         )
     out = {name for found in matches.values() for name in found}
     kept = []

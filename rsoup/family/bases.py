@@ -62,11 +62,16 @@ def seats(base: Source | None, adapters: Sequence[Adapter]) -> tuple[list[Seat |
     return found, wrong
 
 
-def refusal(error: IncompatibleError, name: str, kind: str) -> Mismatch:
-    """An error about one adapter as a mismatch: its message, its details in brackets, its hint as the guess."""
-    details = "; ".join(f"{p.where}: {p.what}" if p.where else p.what for p in error.details)
-    named = error.message if f"'{show(name)}'" in error.message else f"'{show(name)}': {error.message}"
-    return Mismatch(kind, f"{named}{f' ({details})' if details else ''}", guess=error.hint)
+def refusal(error: IncompatibleError, name: str | None, kind: str) -> Mismatch:
+    """An error about an adapter as a mismatch: its message, its first detail, its hint as the guess."""
+    named = (
+        error.message if name is None or show(name) in error.message else f"'{show(name)}': {error.message}"
+    )
+    if error.details:
+        first = error.details[0]
+        named += f": {first.where}: {first.what}" if first.where else f": {first.what}"
+    tensors = tuple(problem.where for problem in error.details if problem.where)
+    return Mismatch(kind, named, tensors, error.hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from rsoup.lora.mounting import mounted, with_base
 from rsoup.names import names_for
 from rsoup.progress import Meter, OnProgress
 from rsoup.recipe import CARE_DISTANCE, MAX_DISTANCE, Ingredient, Recipe
-from rsoup.storage.checkpoint import CheckpointSource, Leniency, open_checkpoint
+from rsoup.storage.checkpoint import Leniency, open_checkpoint
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 
 Path = str | os.PathLike[str]
@@ -118,10 +119,14 @@ def check(
                 fine_tuned, reference, limits, headers=headers, drop=drop, allow=allow, threads=threads, progress=progress
             )  # fmt: skip
         else:
-            found = _as_checkpoints(
-                fine_tuned, reference, limits, recipe=recipe, headers=headers,
-                missing=missing, vocab=vocab, drop=drop, threads=threads, progress=progress,
-            )  # fmt: skip
+            try:
+                found = _as_checkpoints(
+                    fine_tuned, reference, limits, recipe=recipe, headers=headers,
+                    missing=missing, vocab=vocab, drop=drop, threads=threads, progress=progress,
+                )  # fmt: skip
+            except IncompatibleError as error:  # of adapters alone: one that does not fit, or is not finite
+                mismatches = (refusal(error, error.where, "adapter"),)
+                found = _Found(judge(mismatches, None, limits), mismatches, ())
         for source in (*fine_tuned, *([reference] if reference else [])):
             source.check_unchanged()
     return CheckResult(
@@ -180,11 +185,7 @@ def _as_checkpoints(
     threads: int | None,
     progress: OnProgress | None,
 ) -> _Found:
-    try:
-        full, mounts = mounted(recipe, [*fine_tuned, *([base] if base is not None else [])])
-    except IncompatibleError as error:
-        mismatches = (refusal(error, "", "adapter"),)
-        return _Found(judge(mismatches, None, limits), mismatches, ())
+    full, mounts = mounted(recipe, [*fine_tuned, *([base] if base is not None else [])])
     reference: Source | None = full[-1] if base is not None else None
     without = _dropped(full, drop)
     sources, reference, views = aligned(

@@ -9,7 +9,7 @@ from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.errors import listing, show, show_path
 from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.report import card
-from rsoup.storage.checkpoint import CheckpointSource
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.files import parse_json
 from rsoup.storage.protocols import Source
 
@@ -52,7 +52,9 @@ def claimed_base(
     }
     if len({os.path.realpath(claim) for claim in local}) == 1:
         claim = next(iter(local))
-        notes.append(f"the base is {show_path(claim)}, as {listing(local[claim])} says; another one: --base")
+        notes.append(
+            f"the base is {show_path(claim)}, as {listing(local[claim])} {'say' if len(local[claim]) > 1 else 'says'}; another one: --base"
+        )
         return claim, show_path(claim)
     if local:
         notes.append(f"the checkpoints name several bases ({listing(list(local))}): give one with --base")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rsoup.errors import IncompatibleError
@@ -43,7 +43,8 @@ class ModuleRecord:
 
     `products` are ⟨ΔWᵢ, ΔWⱼ⟩ of adapters whose ΔW is known; `sigma` are their largest singular values, where
     ΔW is of low rank. `a` and `b` are cosines between the factors as stored, of equal shapes. `idle`: whose B is
-    zero. `weight` is the square of ‖W‖ of the tensors that the module's updates change, None without a base.
+    zero. `gap` is the square of the distance, at equal shares, between the average of the factors and the soup; None
+    where factors have no average. `weight` is the square of ‖W‖ of the tensors changed, None without a base.
     """
 
     module: str
@@ -54,6 +55,7 @@ class ModuleRecord:
     a: Products
     b: Products
     idle: frozenset[int]
+    gap: float | None
     weight: float | None
 
 
@@ -70,6 +72,7 @@ def survey_updates(
     """
     modules = touched_modules(adapters)
     loose = [(i, key) for i, adapter in enumerate(adapters) for key in loose_keys(adapter)]
+    items: list[Touched | tuple[int, str]] = [*modules, *loose]
     records: dict[str, ModuleRecord] = {}
     bad: list[Bad] = []
 
@@ -93,7 +96,7 @@ def survey_updates(
             progress(item_nbytes(item, adapters, seats))
 
     with torch_threads():
-        each([*modules, *loose], worker, on_result, threads=threads)
+        each(items, worker, on_result, threads=threads)
     return [records[item.module] for item in modules], sorted(bad)
 
 
@@ -115,25 +118,24 @@ def _module(
             factors[i] = (update, adapters[i].b(update), adapters[i].a(update))
         except IncompatibleError:  # E0304: not finite
             bad += _counted(adapters, [(i, key) for key in factor_keys(update)])
-    products: Products = {}
-    sigma: dict[int, float] = {}
+    sums = _Sums()
     dora = any(update.keys.magnitude is not None for update, _, _ in factors.values())
+    for group in _by_shape(factors, adapters, item.module, seats):
+        sums.add(group, even=_has_average(group, adapters))
     if dora and all(seats[i] is not None for i in factors):
-        products = _streamed(item.module, list(factors), seats)
-    else:
-        for group in _by_shape(factors, adapters, item.module, seats):
-            _from_factors(group, products, sigma)
+        sums.products |= _streamed(item.module, list(factors), seats)
     seat = seat_of(item, seats)
     like = item.shares[0][1]
     record = ModuleRecord(
         item.module,
         like.rows * like.columns * like.experts,
         tuple(i for i, _ in item.shares),
-        products,
-        sigma,
+        sums.products,
+        sums.sigma,
         _factor_cosines({i: a for i, (_, _, a) in factors.items()}),
         _factor_cosines({i: b for i, (_, b, _) in factors.items()}),
         frozenset(i for i, (_, b, _) in factors.items() if not bool(b.any())),
+        sums.gap,
         None if seat is None else _square(seat, item.module),
     )
     return record, bad
@@ -185,34 +187,73 @@ def _pairs(
     return [(torch.cat([b, -b0], dim=1), torch.cat([a, a0]))]
 
 
-def _from_factors(group: Factored, products: Products, sigma: dict[int, float]) -> None:
-    """Add what the updates of one shape are to `products` and `sigma`."""
+def _has_average(group: Factored, adapters: Sequence[Adapter]) -> bool:
+    """Whether the factors of a module have an average: all adapters have them, of one rank, scaling and kind."""
+    alike = {(update.rank, update.scaling) for update, _ in group.values()}
+    plain = all(adapter.config.init is None for adapter in adapters)
+    return plain and len(alike) == 1 and len(group) == len(adapters)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is added up over the experts of one module; the fields are those of its record."""
+
+    products: Products = field(default_factory=dict)
+    sigma: dict[int, float] = field(default_factory=dict)
+    gap: float | None = None
+
+    def add(self, group: Factored, *, even: bool) -> None:
+        """Add the updates of one shape; `even` where their factors have an average."""
+        experts = len(next(iter(group.values()))[1])
+        squares: dict[int, list[float]] = {i: [] for i in group}
+        for e in range(experts):
+            pairs = {i: (update, found[e]) for i, (update, found) in group.items()}
+            for i, (update, (b, a)) in pairs.items():
+                values = _values(b, a, update.scaling)
+                self.sigma[i] = max(self.sigma.get(i, 0.0), values[0])
+                squares[i] += [value * value for value in values]
+            for key, value in _products(pairs).items():
+                self.products[key] = self.products.get(key, 0.0) + value
+            if even:
+                self.gap = (self.gap or 0.0) + _gap(pairs)
+        self.products |= {(i, i): math.fsum(found) for i, found in squares.items()}
+
+
+OneExpert = dict[int, "tuple[LowRank, tuple[torch.Tensor, torch.Tensor]]"]
+
+
+def _values(b: torch.Tensor, a: torch.Tensor, scaling: float) -> list[float]:
+    """The singular values of s·B·A, falling."""
     import torch
 
-    order = list(group)
-    experts = len(group[order[0]][1])
-    squares: dict[int, list[float]] = {i: [] for i in order}
-    for e in range(experts):
-        owner: list[int] = []
-        scalings: list[float] = []
-        for number, i in enumerate(order):
-            update, pairs = group[i]
-            b, a = pairs[e]
-            width = b.shape[1]
-            owner += [number] * width
-            scalings += [update.scaling] * width
-            factor = torch.full((width,), update.scaling, dtype=torch.float64)
-            values = spectrum(core(Stack(b, a, (0,) * width)), factor)
-            sigma[i] = max(sigma.get(i, 0.0), values[0])
-            squares[i] += [value * value for value in values]
-        b = torch.cat([group[i][1][e][0] for i in order], dim=1)
-        a = torch.cat([group[i][1][e][1] for i in order])
-        rows = inner_products(Core(b, a.T, tuple(owner)), scalings, len(order))
-        for x, i in enumerate(order):
-            for y in range(x + 1, len(order)):
-                products[i, order[y]] = products.get((i, order[y]), 0.0) + rows[x][y]
-    for i in order:
-        products[i, i] = math.fsum(squares[i])
+    factor = torch.full((b.shape[1],), scaling, dtype=torch.float64)
+    return spectrum(core(Stack(b, a, (0,) * b.shape[1])), factor)
+
+
+def _products(pairs: OneExpert) -> Products:
+    """⟨ΔWᵢ, ΔWⱼ⟩ for i < j."""
+    import torch
+
+    order = list(pairs)
+    b = torch.cat([pairs[i][1][0] for i in order], dim=1)
+    a = torch.cat([pairs[i][1][1] for i in order])
+    widths = [pairs[i][1][0].shape[1] for i in order]
+    owner = tuple(n for n, width in enumerate(widths) for _ in range(width))
+    scalings = [pairs[i][0].scaling for i, width in zip(order, widths, strict=True) for _ in range(width)]
+    rows = inner_products(Core(b, a.T, owner), scalings, len(order))
+    return {(i, order[y]): rows[x][y] for x, i in enumerate(order) for y in range(x + 1, len(order))}
+
+
+def _gap(pairs: OneExpert) -> float:
+    """‖s·B̄Ā − mean of s·BᵢAᵢ‖², by the Gram matrices of the factors less their means: it is −mean of s·(Bᵢ−B̄)(Aᵢ−Ā)."""
+    import torch
+
+    updates = list(pairs.values())
+    scale = updates[0][0].scaling / len(updates)
+    b = torch.stack([found[0] for _, found in updates])
+    a = torch.stack([found[1] for _, found in updates])
+    b, a = torch.cat(list(b - b.mean(0)), dim=1), torch.cat(list(a - a.mean(0)))
+    return max(0.0, float(((b.T @ b) * (a @ a.T)).sum())) * scale * scale
 
 
 def _streamed(module: str, order: Sequence[int], seats: Sequence[Seat | None]) -> Products:

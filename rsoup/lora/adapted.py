@@ -67,7 +67,7 @@ class AdaptedSource(View):
             if spec is None or spec.dtype.kind != "float":
                 wrong.append(Problem(show(name), "the base has no such tensor of floats"))
                 continue
-            header[name] = TensorSpec(_F64, spec.shape, kept=self._kept(name, spec))
+            header[name] = TensorSpec(_F64, spec.shape, kept=self.base.header.get(name, spec).stored)
         for name, (indices, key) in self._rows.items():
             shape, ours = header[name].shape if name in header else (), self.adapter.spec(key).shape
             if (
@@ -90,7 +90,7 @@ class AdaptedSource(View):
     def _kept(self, name: str, spec: TensorSpec) -> DType | None:
         """The dtype a soup of a tensor is stored in: the base's, where the base has it."""
         stored = self.base.header.get(name, spec).stored
-        return stored if stored != spec.dtype or name in self._placed else None
+        return stored if stored != spec.dtype else None
 
     def place(self, update: LowRank) -> Placed | None:
         """Where one of the adapter's updates lies in the base."""
@@ -172,10 +172,12 @@ class AdaptedSource(View):
     def _put_rows(self, tensor: str, begin: int, out: torch.Tensor) -> None:
         indices, key = self._rows[tensor]
         width = self.header[tensor].shape[1]
+        rows: torch.Tensor | None = None
         for position, index in enumerate(indices):
             first, last = max(begin, index * width), min(begin + len(out), (index + 1) * width)
             if first < last:
-                row = self.adapter.read(key)[position]
+                rows = self.adapter.read(key) if rows is None else rows
+                row = rows[position]
                 out[first - begin : last - begin] = row[first - index * width : last - index * width]
 
     def _add_bias(self, where: Placed, begin: int, out: torch.Tensor) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from rsoup.errors import IncompatibleError, RefusedFileError, listing, show
 from rsoup.lora.config import MAX_CONFIG_BYTES, TOKENS, AdapterConfig, parse_config
-from rsoup.lora.keys import PREFIX, FactorKeys, sorted_keys
+from rsoup.lora.keys import FactorKeys, check_floats, sorted_keys
 from rsoup.lora.parameters import parameters
+from rsoup.lora.pipelines import joined, parts_of
 from rsoup.recipe import ADAPTER_CONFIG
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 from rsoup.tensors import TensorSpec
 
@@ -28,6 +31,7 @@ class LowRank:
     `a_shape` and `b_shape` are those of the file. With `experts` E > 1 it is E updates of this rank: A is stored
     expert by expert (E·rank × columns), B rank by rank (rows × rank·E). `parameters` names what it changes if that is
     no module but a parameter (`target_parameters`); several are all it may be. Source: PEFT 0.21, `ParamWrapper`.
+    `stem` is what its keys begin with where that is not PEFT's.
     """
 
     module: str
@@ -40,6 +44,7 @@ class LowRank:
     b_shape: tuple[int, ...]
     experts: int = 1
     parameters: tuple[str, ...] = ()
+    stem: str = ""
 
     @property
     def tensor(self) -> str:
@@ -58,6 +63,7 @@ class Adapter:
 
     `tensors` maps a name in the model to a key in the file, `rows` an embedding's name to (indices, key),
     `beneath` a name to the key of the tensor an update lies on, where the file brings one. `name` is the ingredient's.
+    `of_pipeline`: a LoRA in the format of diffusers.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Adapter:
     tensors: Mapping[str, str]
     rows: Mapping[str, tuple[tuple[int, ...], str]]
     beneath: Mapping[str, str]
+    of_pipeline: bool = False
 
     def spec(self, key: str) -> TensorSpec:
         """The dtype and shape of a tensor of the file."""
@@ -116,12 +123,21 @@ def read_float64(source: Source, key: str, name: str) -> torch.Tensor:
 
 
 def is_adapter(source: Source) -> bool:
-    """Whether a source is an adapter's folder rather than a model's."""
+    """Whether a source is an adapter's rather than a model's."""
+    if is_pipeline_lora(source):
+        return True
     return ADAPTER_CONFIG in source.side_files and not any(f.name.startswith("model") for f in source.files)
 
 
+def is_pipeline_lora(source: Source) -> TypeGuard[CheckpointSource]:
+    """Whether a source is a LoRA in the format of diffusers."""
+    return isinstance(source, CheckpointSource) and source.is_pipeline_lora
+
+
 def read_config(source: Source) -> AdapterConfig:
-    """The configuration of an adapter. Raises as `parse_config`."""
+    """The configuration of an adapter. Raises as `parse_config` and, for a LoRA of diffusers, `parts_of`."""
+    if is_pipeline_lora(source):
+        return read_pipeline_lora(source).config
     data = source.side_file(ADAPTER_CONFIG, MAX_CONFIG_BYTES)
     assert data is not None
     return parse_config(data, f"{show(source.name)}/{ADAPTER_CONFIG}")
@@ -133,6 +149,8 @@ def read_adapter(source: Source) -> Adapter:
     Raises RefusedFileError E0820 to E0824 and IncompatibleError E0340, E0341 (not an adapter of low rank), E0343 (a
     rank that depends on what the file does not say).
     """
+    if is_pipeline_lora(source):
+        return read_pipeline_lora(source)
     config = read_config(source)
     where = show(source.name)
     if not config.is_low_rank and config.peft_type != TOKENS:
@@ -143,13 +161,7 @@ def read_adapter(source: Source) -> Adapter:
             hint="--fold makes full weights of it (with --base); or convert it: peft.convert_to_lora",
         )
     keys = sorted_keys(source.header, where)
-    if strange := [k for k, spec in source.header.items() if spec.dtype.kind != "float"]:
-        raise RefusedFileError(
-            "E0823",
-            f"{listing(strange, 3)} of {source.header[strange[0]].dtype.name}: an adapter's tensors are floats",
-            where=where,
-            hint="was it quantised? save the adapter as it was trained",
-        )
+    check_floats(source.header, where)
     wrapped = parameters(keys.factors, config)
     updates = {
         module: _update(module, found, source, config, wrapped.get(module, ()))
@@ -161,6 +173,21 @@ def read_adapter(source: Source) -> Adapter:
         )
     rows = {name: (_indices(name, key, source, config), key) for name, key in keys.rows.items()}
     return Adapter(source.name, source, config, updates, keys.tensors, rows, keys.beneath)
+
+
+def read_pipeline_lora(source: CheckpointSource) -> Adapter:
+    """A LoRA of diffusers as an adapter whose modules are called as in a pipeline: `unet/…`. Raises as `parts_of`."""
+    where = show(source.name)
+    parts = parts_of(source.header, source.metadata, where, os.path.join(source.folder, source.files[0].name))
+    check_floats(source.header, where)
+    updates = {
+        part.name(module): replace(
+            _update(module, keys, source, part.config, ()), module=part.name(module), stem=part.stem(module)
+        )
+        for part in parts
+        for module, keys in part.modules.items()
+    }
+    return Adapter(source.name, source, joined(parts, where), updates, {}, {}, {}, of_pipeline=True)
 
 
 def _update(
@@ -267,8 +294,3 @@ def untrained(adapters: Sequence[Adapter]) -> Iterator[str]:
         used = list(adapter.updates.values())
         if used and not adapter.tensors and not any(bool(adapter.b(update).any()) for update in used):
             yield f"'{show(adapter.name)}' is untrained: every B is zero, so it adds nothing"
-
-
-def full_key(name: str) -> str:
-    """The key under which an adapter's file holds a tensor of the model."""
-    return PREFIX + name

@@ -24,12 +24,15 @@ ARITHMETIC = "rsoup-lora/1"
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """All that the files beside an adapter's weights say. `weights` are its name, size in bytes and digest."""
+    """All that the files beside an adapter's weights say. `weights` are its name, size in bytes and digest.
+
+    `config` is None for a LoRA of diffusers, which has it in the header of its weights.
+    """
 
     ready: Opened = field(repr=False)
     recipe: Recipe
     out: str
-    config: bytes
+    config: bytes | None
     measures: AdapterMeasures
     weights: tuple[str, int, str]
     tensors: Mapping[str, str]
@@ -49,7 +52,9 @@ class Side:
 
 def write_beside(found: Beside, staging: Staging, *, overwrite: bool) -> Side:
     """Stage everything but the weights and the manifest."""
-    written = {ADAPTER_CONFIG: _stage(staging, ADAPTER_CONFIG, [found.config])}
+    written = {}
+    if found.config is not None:
+        written[ADAPTER_CONFIG] = _stage(staging, ADAPTER_CONFIG, [found.config])
     donor, source = _donor(found.recipe, found.ready)
     if donor != "base":
         for name in side_files(source):
@@ -117,6 +122,8 @@ def _card(found: Beside, *, overwrite: bool) -> tuple[bytes, list[str]]:
         data = adapter.source.side_file(card.NAME, card.MAX_CARD_BYTES)
         cards.append(card.split(data.decode("utf-8", "replace"))[0] if data else {})
     about, notes = metadata(found.recipe, cards, found.ready.adapters[0].config.base)
+    if found.config is None:
+        about |= {"library_name": "diffusers", "tags": ["diffusers", "lora", "merge", "rsoup"]}
     existing = None
     path = os.path.join(found.out, card.NAME)
     if overwrite and os.path.isfile(path):

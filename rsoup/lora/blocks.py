@@ -6,12 +6,13 @@ full weights is G·(θ₀ + Σ λᵢsᵢ·G⁻¹DᵢBᵢAᵢ): a DoRA module aga
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rsoup.errors import IncompatibleError, show
-from rsoup.lora.algebra import Stack
+from rsoup.gram import Gram
+from rsoup.lora.algebra import Bases, Core, Stack, bases, core, inner_products
 from rsoup.lora.beginning import beginning
 from rsoup.lora.design import Design, Module, Share
 from rsoup.lora.ground import Ground
@@ -22,14 +23,46 @@ if TYPE_CHECKING:
 _SMALLEST_GAIN = 1e-6
 
 
+@dataclass(slots=True)
+class Blocks:
+    """The stacks of a module, one per expert, and their QR decompositions once they are asked for: all without λ."""
+
+    stacks: tuple[Stack, ...]
+    _cores: tuple[Core, ...] | None = None
+    _bases: tuple[Bases, ...] | None = None
+    _products: list[Gram] | None = None
+
+    def cores(self) -> tuple[Core, ...]:
+        """The triangular parts of the decompositions."""
+        if self._cores is None:
+            self._cores = tuple(core(stack) for stack in self.stacks)
+        return self._cores
+
+    def bases(self) -> tuple[Bases, ...]:
+        """The decompositions, whole."""
+        if self._bases is None:
+            self._bases = tuple(bases(stack) for stack in self.stacks)
+        return self._bases
+
+    def products(self, scalings: Sequence[float], shares: int) -> list[Gram]:
+        """⟨sᵢBᵢAᵢ, sⱼBⱼAⱼ⟩ of the shares, for each expert."""
+        if self._products is None:
+            self._products = [inner_products(small, scalings, shares) for small in self.cores()]
+        return self._products
+
+
+Shared = dict[Hashable, Blocks]
+"""What the designs of one module have in common, by `support`; filled as they come."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """Σ cᵢBᵢAᵢ of one module, one stack per expert; `coefficients` and `scalings` have a number per column.
+    """Σ cᵢBᵢAᵢ of one module; `coefficients` and `scalings` have a number per column of its stacks.
 
     `gain` is DoRA's diag(G). `plain`: the blocks are the files' own, each with one coefficient.
     """
 
-    stacks: tuple[Stack, ...]
+    blocks: Blocks
     coefficients: torch.Tensor
     scalings: tuple[float, ...]
     gain: torch.Tensor | None = None
@@ -37,50 +70,64 @@ class Weighted:
 
 
 def support(design: Design, module: Module) -> Hashable:
-    """What two designs have in common if the QR decompositions of one module serve both; None for none."""
+    """What two designs have in common if the blocks of one module serve both; None for none."""
     if module.dora:
         return None
     return tuple((share.adapter, design.began(share)) for share in module.shares)
 
 
-def weighted(design: Design, module: Module, ground: Ground | None) -> Weighted:
-    """The blocks of a module. Raises IncompatibleError E0348 where a DoRA soup's gain vanishes."""
+def weighted(design: Design, module: Module, ground: Ground | None, shared: Shared | None = None) -> Weighted:
+    """The blocks of a module with their coefficients. Raises IncompatibleError E0348 where a DoRA soup's gain vanishes."""
+    import torch
+
+    gain, scales = _gain(design, module, ground) if module.dora else (None, None)
+    key = support(design, module)
+    found = shared.get(key) if shared is not None and key is not None else None
+    if found is None:
+        found = Blocks(_stacks(design, module, ground, scales))
+        if shared is not None and key is not None:
+            shared[key] = found
+    began = [share for share in module.shares if design.began(share) is not None]
+    signed = [*((share, 1.0) for share in module.shares), *((share, -1.0) for share in began)]
+    coefficients = [c for share, sign in signed for c in [sign * share.coefficient] * share.update.rank]
+    scalings = [s for share, sign in signed for s in [sign * share.update.scaling] * share.update.rank]
+    return Weighted(
+        found,
+        torch.tensor(coefficients, dtype=torch.float64),
+        tuple(scalings),
+        gain,
+        plain=scales is None and not began,
+    )
+
+
+def _stacks(
+    design: Design, module: Module, ground: Ground | None, scales: list[torch.Tensor] | None
+) -> tuple[Stack, ...]:
+    """The factors of every share, then what PiSSA took out of the base, read and put side by side."""
     import torch
 
     b_parts: list[torch.Tensor] = []
     a_parts: list[torch.Tensor] = []
     owner: list[int] = []
-    coefficients: list[float] = []
-    scalings: list[float] = []
-    gain, scales = _gain(design, module, ground) if module.dora else (None, None)
+    rows = [torch.ones(1, dtype=torch.float64)] * len(module.shares) if scales is None else scales
     for number, share in enumerate(module.shares):
         adapter = design.adapters[share.adapter]
-        b, a = adapter.b(share.update), adapter.a(share.update)
-        if scales is not None:
-            b = b * scales[number][:, None]
-        b_parts.append(b)
-        a_parts.append(a)
+        b_parts.append(adapter.b(share.update) * rows[number][:, None])
+        a_parts.append(adapter.a(share.update))
         owner += [number] * share.update.rank
-        coefficients += [share.coefficient] * share.update.rank
-        scalings += [share.update.scaling] * share.update.rank
-    plain = scales is None
     for number, share in enumerate(module.shares):
         if (init := design.began(share)) is None:
             continue
         assert ground is not None
         update = share.update
         b0, a0 = beginning(init, ground.matrix(share.adapter, update), update.rank, update.scaling)
-        b_parts.append(b0 if scales is None else b0 * scales[number][:, None])
+        b_parts.append(b0 * rows[number][:, None])
         a_parts.append(a0)
         owner += [number] * update.rank
-        coefficients += [-share.coefficient] * update.rank
-        scalings += [-update.scaling] * update.rank
-        plain = False
-    stacks = tuple(
+    return tuple(
         Stack(torch.cat(bs, 1), torch.cat(as_), tuple(owner))
         for bs, as_ in _by_expert(module, b_parts, a_parts)
     )
-    return Weighted(stacks, torch.tensor(coefficients, dtype=torch.float64), tuple(scalings), gain, plain)
 
 
 def _by_expert(

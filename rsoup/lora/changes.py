@@ -13,7 +13,7 @@ from rsoup.compat.tied import EMBEDDING
 from rsoup.errors import IncompatibleError, Problem, UsageError, listing, show
 from rsoup.tensors import Header, TensorSpec
 
-Kind = Literal["linear", "embedding", "vector", "bias", "convolution", "parameter", "new", "other"]
+Kind = Literal["linear", "embedding", "vector", "bias", "convolution", "router", "parameter", "new", "other"]
 
 SHOWN: Final = 20
 _EMBEDDING: Final = re.compile(
@@ -22,7 +22,7 @@ _EMBEDDING: Final = re.compile(
 )
 _WORDS: Final[Mapping[Kind, str]] = {
     "embedding": "an embedding", "vector": "a norm or another vector", "bias": "a bias",
-    "convolution": "a convolution", "parameter": "a parameter of no linear module",
+    "convolution": "a convolution", "router": "a router of experts", "parameter": "a parameter of no linear module",
     "new": "the base has no such tensor", "other": "no floats", "linear": "a linear module",
 }  # fmt: skip
 
@@ -59,8 +59,22 @@ class Parts:
     tied: bool = False
 
 
-def kind_of(name: str, spec: TensorSpec) -> Kind:
-    """What a tensor is, by its name, shape and dtype; nothing else is known of a checkpoint's modules."""
+def blocks_of_experts(names: Iterable[str]) -> frozenset[str]:
+    """The modules that have experts: a matrix beside these that is called gate or router is no linear module."""
+    found = {name.partition(".experts.")[0] for name in names if ".experts." in name}
+    return frozenset((*found, *map(respelled, found)))
+
+
+def respelled(name: str) -> str:
+    """Mixtral's name of a block of experts in transformers 5, which keeps the old one in checkpoints alone."""
+    return name.replace(".block_sparse_moe", ".mlp", 1)
+
+
+def kind_of(name: str, spec: TensorSpec, mixtures: Collection[str] = ()) -> Kind:
+    """What a tensor is, by its name, shape and dtype; nothing else is known of a checkpoint's modules.
+
+    `mixtures` are the modules that have experts.
+    """
     module, _, leaf = name.rpartition(".")
     if spec.dtype.kind != "float":
         return "other"
@@ -72,6 +86,8 @@ def kind_of(name: str, spec: TensorSpec) -> Kind:
         return "vector"
     if len(spec.shape) > 2:
         return "convolution"
+    if module.rpartition(".")[0] in mixtures and module.rpartition(".")[2] in ("gate", "router"):
+        return "router"
     return "embedding" if _EMBEDDING.search(module.rpartition(".")[2]) else "linear"
 
 
@@ -83,11 +99,12 @@ def parted(
     embeddings: bool = False,
     drop: Collection[str] = (),
     tied: bool = False,
+    elsewhere: bool = False,
 ) -> Parts:
     """What becomes of `changes`; `header` are all tensors of the fine-tune by the names in its model.
 
     `drop` are names that are left out, `save` keeps whole what two factors cannot hold, `embeddings` takes those for
-    low-rank too; `tied`: the head is the embeddings, stored once. Raises IncompatibleError E0360 (something would be
+    low-rank too; `tied`: the head is the embeddings, stored once, and called lm_head, or `elsewhere`. Raises IncompatibleError E0360 (something would be
     lost), E0361 (no linear module changed), E0363 (something cannot be kept whole), E0364 (tied embeddings).
     """
     left_out = tuple(change for change in changes if change.name in drop)
@@ -99,13 +116,10 @@ def parted(
         raise _lost(rest, changes)
     if not factors:
         raise _nothing(changes)
-    if tied and (both := [c.name for c in factors if c.kind == "embedding" and EMBEDDING.search(c.name)]):
-        raise IncompatibleError(
-            "E0364",
-            f"{listing(both)} is the head as well: two factors would change one side of it alone",
-            hint="--save-modules without --embeddings keeps it whole, on both sides",
-        )
     saved = list(dict.fromkeys(c.module for c in rest if c.kind != "bias"))
+    low_rank_embeddings = [c.module for c in factors if c.kind == "embedding"]
+    _check_shared(low_rank_embeddings, tied=tied or elsewhere)
+    _check_shared(saved, tied=elsewhere)
     wholes = {module: _tensors_of(module, header, drop) for module in saved}
     for change in rest:
         if change.module in saved and change.name not in wholes[change.module]:
@@ -122,6 +136,18 @@ def parted(
     )
 
 
+def _check_shared(modules: Iterable[str], *, tied: bool) -> None:
+    """Raise IncompatibleError E0364 for embeddings that other modules share, so that an adapter changes one of them alone."""
+    for module in modules:
+        if module.rpartition(".")[2] == "shared" or (tied and EMBEDDING.search(f"{module}.weight")):
+            raise IncompatibleError(
+                "E0364",
+                f"'{show(module)}' is shared with other modules (tied): an adapter would change it in one place alone",
+                hint=f"--save-modules without --embeddings keeps an lm_head and its embeddings; else --drop '{show(module)}*', "
+                "or keep full weights",
+            )
+
+
 def _tensors_of(module: str, header: Header, drop: Collection[str]) -> tuple[str, ...]:
     """All tensors of a module that is kept whole: it has no modules inside, and floats alone."""
     names = tuple(name for name in header if name.startswith(f"{module}.")) if module else ()
@@ -133,7 +159,9 @@ def _tensors_of(module: str, header: Header, drop: Collection[str]) -> tuple[str
     if inside:
         raise _unkeepable(module, f"it has modules inside, such as that of '{show(inside[0])}'")
     if packed:
-        raise _unkeepable(module, f"'{show(packed[0])}' is {header[packed[0]].dtype.name}, which no adapter holds")
+        raise _unkeepable(
+            module, f"'{show(packed[0])}' is {header[packed[0]].dtype.name}, which no adapter holds"
+        )
     if dropped:
         raise _unkeepable(module, f"--drop takes '{show(dropped[0])}' out of it")
     return names
@@ -228,4 +256,3 @@ def _is_conv1d(change: Change, header: Header, model_type: str | None) -> bool:
     if bias is not None and change.spec.shape[0] != change.spec.shape[1]:
         return bias.shape[0] == change.spec.shape[1]
     return model_type in _CONV1D_MODELS
-

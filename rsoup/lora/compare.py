@@ -101,10 +101,13 @@ def _shape(found: object) -> str:
 
 def _settings(adapters: Sequence[Adapter]) -> Iterator[Problem]:
     """What one file has one switch for, and the adapters do not agree on."""
+    if len({adapter.of_pipeline for adapter in adapters}) > 1:
+        formats = ["diffusers" if adapter.of_pipeline else "PEFT" for adapter in adapters]
+        yield Problem("format", f"one file cannot be both: {' and '.join(_groups(adapters, formats))}")
     for key, what in (
         ("fan_in_fan_out", "fan_in_fan_out, which says how the base stores its weights"),
         ("alora_invocation_tokens", "the tokens that switch the adapter on (aLoRA)"),
-        ("target_parameters", "target_parameters, whose order says which expert tensors are meant"),
+        ("target_parameters", "target_parameters, which say what expert tensors are meant"),
     ):
         values = [_setting(adapter.config, key) for adapter in adapters]
         if len(set(values)) > 1:
@@ -112,7 +115,10 @@ def _settings(adapters: Sequence[Adapter]) -> Iterator[Problem]:
 
 
 def _setting(config: AdapterConfig, key: str) -> str:
-    return repr(config.raw.get(key) or None)
+    value = config.raw.get(key) or None
+    if key == "target_parameters" and isinstance(value, list):
+        value = sorted(map(str, value))  # PEFT keeps a set of them
+    return repr(value)
 
 
 def rank_note(ranks: Sequence[int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 from rsoup.digests import ChunkHasher, tensor_digest
 from rsoup.errors import IncompatibleError, show
 from rsoup.lora.adapter import read_float64
-from rsoup.lora.algebra import Bases, bases, truncated
-from rsoup.lora.blocks import support, weighted
+from rsoup.lora.algebra import truncated
+from rsoup.lora.blocks import Shared, weighted
 from rsoup.lora.factors import factor_average
 from rsoup.lora.ground import Ground
 from rsoup.lora.outline import ModuleOut, Outline
@@ -68,7 +69,7 @@ def _task(
     task: Task, outlines: Sequence[Outline], ground: Ground | None, sinks: Sequence[Sink]
 ) -> list[dict[str, str]]:
     kind, name = task
-    shared: dict[object, tuple[Bases, ...]] = {}
+    shared: Shared = {}
     found = []
     for outline, sink in zip(outlines, sinks, strict=True):
         digests: dict[str, str] = {}
@@ -83,9 +84,7 @@ def _task(
     return found
 
 
-def _module(
-    outline: Outline, out: ModuleOut, ground: Ground | None, shared: dict[object, tuple[Bases, ...]]
-) -> Made:
+def _module(outline: Outline, out: ModuleOut, ground: Ground | None, shared: Shared) -> Made:
     import torch
 
     design, module = outline.design, out.module
@@ -93,18 +92,14 @@ def _module(
         pairs = [factor_average(design, module)]
         gain = None
     else:
-        found = weighted(design, module, ground)
+        found = weighted(design, module, ground, shared)
         gain = found.gain
         if out.exact and found.plain:
-            pairs = [(stack.b, stack.a * found.coefficients[:, None]) for stack in found.stacks]
+            pairs = [(stack.b, stack.a * found.coefficients[:, None]) for stack in found.blocks.stacks]
         elif out.exact:
-            pairs = [(stack.b * found.coefficients, stack.a) for stack in found.stacks]
+            pairs = [(stack.b * found.coefficients, stack.a) for stack in found.blocks.stacks]
         else:
-            key = support(design, module)
-            qs = shared.get(key) if key is not None else None
-            if qs is None:
-                qs = shared[key] = tuple(bases(stack) for stack in found.stacks)
-            pairs = [truncated(q, found.coefficients, out.rank) for q in qs]
+            pairs = [truncated(q, found.coefficients, out.rank) for q in found.blocks.bases()]
     b = torch.stack([b for b, _ in pairs], dim=2).reshape(module.like.rows, -1)
     a = torch.cat([a for _, a in pairs])
     made = {out.a_key: a, out.b_key: b}
@@ -199,7 +194,7 @@ def _bytes(key: str, spec: TensorSpec, value: torch.Tensor) -> memoryview:
     import torch
 
     rounded = value.to(spec.dtype.torch).contiguous()
-    if rounded.numel() and not bool(rounded.to(torch.float64).isfinite().all()):
+    if not math.isfinite(rounded.sum(dtype=torch.float64).item()):
         raise IncompatibleError(
             "E0305",
             f"too large for {spec.dtype.name}: elements of the soup's '{show(key)}'",

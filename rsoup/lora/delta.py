@@ -59,7 +59,7 @@ def square(delta: torch.Tensor) -> float:
     import torch
 
     flat = delta.reshape(-1)
-    return math.fsum(float(torch.dot(part, part)) for part in flat.split(_PIECE))
+    return math.fsum(float(torch.dot(part, part)) for part in torch.split(flat, _PIECE))
 
 
 def left_over(delta: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> float:

@@ -220,6 +220,12 @@ def _check_rules(recipe: Recipe, adapters: Sequence[Adapter]) -> None:
 
 def check_defined(design: Design, *, with_base: bool) -> None:
     """Raise IncompatibleError E0347 where the soup is not defined, or not without the base."""
+    if not design.modules and not design.wholes and not design.rows:
+        raise UsageError(
+            "E0206",
+            "nothing is left of the adapters: every λ is 0, or --drop takes all of them",
+            hint="the soup would be the base itself",
+        )
     if with_base or design.copy is not None:
         return
     if lacking := design.needs_base:

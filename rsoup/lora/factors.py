@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rsoup.errors import IncompatibleError, Problem, show
-from rsoup.lora.algebra import Core, core, middle
+from rsoup.lora.algebra import Core, middle
 from rsoup.lora.blocks import weighted
 from rsoup.lora.design import Design, Module
 
@@ -69,8 +69,7 @@ def distance_from_soup(design: Design) -> float:
                 for share in module.shares
             ]
         )
-        for stack in found.stacks:
-            small = core(stack)
+        for small in found.blocks.cores():
             soup = middle(small, found.coefficients)
             average = _average(small, mixes, module.like.scaling, len(module.shares))
             gap.append(float(torch.linalg.matrix_norm(average - soup)) ** 2)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rsoup.errors import RefusedFileError, listing
+from rsoup.tensors import Header
 
 PREFIX: Final = "base_model.model."
 _LOW_RANK: Final = re.compile(
@@ -91,10 +92,11 @@ def sorted_keys(keys: Iterable[str], where: str) -> AdapterKeys:
             where=where,
             hint="written by another tool, or by a newer PEFT? load it with PEFT and save it again",
         )
-    return AdapterKeys({m: _factors(m, p, where) for m, p in parts.items()}, tensors, rows, beneath)
+    return AdapterKeys({m: factors(m, p, where) for m, p in parts.items()}, tensors, rows, beneath)
 
 
-def _factors(module: str, parts: Mapping[str, str], where: str) -> FactorKeys:
+def factors(module: str, parts: Mapping[str, str], where: str) -> FactorKeys:
+    """The keys of one module by what they are. Raises RefusedFileError E0822 where a factor is missing."""
     if "a" not in parts or "b" not in parts:
         raise RefusedFileError(
             "E0822",
@@ -110,3 +112,14 @@ def _factors(module: str, parts: Mapping[str, str], where: str) -> FactorKeys:
         bias=parts.get("bias"),
         magnitude=parts.get("magnitude"),
     )
+
+
+def check_floats(header: Header, where: str) -> None:
+    """Raise RefusedFileError E0823 where a tensor is not of floats."""
+    if strange := [key for key, spec in header.items() if spec.dtype.kind != "float"]:
+        raise RefusedFileError(
+            "E0823",
+            f"{listing(strange, 3)} of {header[strange[0]].dtype.name}: an adapter's tensors are floats",
+            where=where,
+            hint="was it quantised? save the adapter as it was trained",
+        )

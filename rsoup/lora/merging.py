@@ -16,11 +16,12 @@ from rsoup.layout import OutputFile
 from rsoup.lora.beside import Beside, write_beside
 from rsoup.lora.cooking import cook
 from rsoup.lora.opening import Opened, opened
-from rsoup.lora.planning import WEIGHTS, Planned, check_gate, planned
+from rsoup.lora.planning import Planned, check_gate, planned
 from rsoup.lora.result import AdapterMeasures
 from rsoup.manifest import NAME, encode
 from rsoup.progress import Meter, OnProgress
 from rsoup.recipe import Recipe
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file
 from rsoup.tensors import Header
@@ -74,8 +75,16 @@ def merge_adapters(
 
 
 def _places(ready: Opened) -> list[str]:
-    folders = [source.folder for source in ready.sources]
-    return [*folders, *(os.path.join(s.folder, file.name) for s in ready.sources for file in s.files)]
+    places: list[str] = []
+    for source in ready.sources:
+        at: CheckpointSource | None = source
+        while at is not None:  # CHECKPOINT+ADAPTER: what the adapter sits on is an input too
+            places += [
+                *([] if at.is_one_file else [at.folder]),
+                *(os.path.join(at.folder, file.name) for file in at.files),
+            ]
+            at = at.under
+    return places
 
 
 def _check_out(out: str) -> None:
@@ -111,7 +120,9 @@ def _write(
     with ExitStack() as stack:
         stagings = [
             stack.enter_context(
-                Staging(plan.out, _sha256(ready, plan), {WEIGHTS: (plan.file.pieces, plan.file.nbytes)})
+                Staging(
+                    plan.out, _sha256(ready, plan), {plan.file.name: (plan.file.pieces, plan.file.nbytes)}
+                )
             )
             for plan in plans
         ]
@@ -133,15 +144,17 @@ def _write(
             meter.add(plan.file.nbytes)
             for source in ready.sources:
                 source.check_unchanged()
+            if ready.ground is not None:
+                ready.ground.base.check_unchanged()  # with what lies under CHECKPOINT+ADAPTER
             side = write_beside(
                 Beside(
                     ready=ready,
                     recipe=plan.recipe,
                     out=plan.out,
-                    config=plan.config,
+                    config=None if plan.of_pipeline else plan.config,
                     measures=plan.measures,
                     weights=(
-                        WEIGHTS,
+                        plan.file.name,
                         plan.file.nbytes,
                         file_digest(plan.file.head, [tensors[n] for n in plan.file.tensors]),
                     ),
@@ -187,7 +200,7 @@ def _result(
     read = sum(spec.nbytes for adapter in ready.adapters for spec in adapter.source.header.values())
     return Cooked(
         out=plan.out,
-        files=(WEIGHTS, *names, NAME),
+        files=(plan.file.name, *names, NAME),
         nbytes=plan.file.nbytes,
         read_nbytes=read,
         seconds=time.monotonic() - begun,

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
+from rsoup.dialects import is_adapter_place
 from rsoup.errors import IncompatibleError, UsageError, listing, show
 from rsoup.lora.adapted import AdaptedSource
 from rsoup.lora.adapter import is_adapter, read_adapter, read_config, untrained
 from rsoup.lora.config import TOKENS
 from rsoup.lora.foreign_source import ForeignSource
 from rsoup.recipe import Recipe
-from rsoup.storage.checkpoint import is_adapter_folder
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 from rsoup.storage.views import Aliased
@@ -24,7 +24,7 @@ _MOUNTED = (AdaptedSource, ForeignSource)
 def makes_adapter(recipe: Recipe) -> bool:
     """Whether the soup is an adapter: all ingredients are, and full weights were not asked for."""
     places = [uri for _, uri in recipe.checkpoints()]
-    return not recipe.fold and all(is_adapter_folder(uri) for uri in places)
+    return not recipe.fold and all(is_adapter_place(uri) for uri in places)
 
 
 def with_base(recipe: Recipe, sources: Sequence[CheckpointSource]) -> tuple[Recipe, list[str]]:
@@ -36,9 +36,11 @@ def with_base(recipe: Recipe, sources: Sequence[CheckpointSource]) -> tuple[Reci
     if recipe.base is not None or not alone:
         return recipe, []
     named = {read_config(source).base for source in alone}
-    path = named.pop() if len(named) == 1 else None
+    path = next(iter(named)) if len(named) == 1 else None
     if path is None or not os.path.isdir(path):
         shown = f" (they name '{show(path)}', which is no folder here)" if path else ""
+        if len(named) > 1:
+            shown = f" (they do not name one: {listing(sorted(name or '' for name in named), 3)})"
         raise UsageError(
             "E0207",
             f"full weights of an adapter need the base it was trained on{shown}",
@@ -55,9 +57,13 @@ def mounted(recipe: Recipe, opened: Sequence[CheckpointSource]) -> tuple[list[So
     """
     if recipe.fold and not any(is_adapter(source) for source in opened):
         raise UsageError("E0206", "--fold means nothing without an adapter", hint="leave it out")
+    if recipe.rank is not None or recipe.max_error is not None:
+        raise UsageError(
+            "E0206", "--rank and --max-error mean nothing to full weights", hint="leave them out"
+        )
     if not any(is_adapter(source) for source in opened):
         return list(opened), []
-    base = _mount(opened[-1], None) if recipe.base is not None else None
+    base = mounted_base(opened[-1]) if recipe.base is not None else None
     fine_tuned = opened if base is None else opened[:-1]
     sources = [_mount(source, base) for source in fine_tuned]
     adapted = [source for source in sources if isinstance(source, AdaptedSource)]
@@ -67,10 +73,21 @@ def mounted(recipe: Recipe, opened: Sequence[CheckpointSource]) -> tuple[list[So
     return _with_new_heads(everything, recipe, more)
 
 
+def mounted_base(source: CheckpointSource) -> Source:
+    """The base as a full checkpoint: CHECKPOINT+ADAPTER is one, an adapter alone is none (E0207)."""
+    if is_adapter(source) and source.under is None:
+        raise UsageError(
+            "E0207",
+            "the base is an adapter, which is no model by itself",
+            hint="--base BASE is the checkpoint the adapters were trained on, or CHECKPOINT+ADAPTER",
+        )
+    return _mount(source, None)
+
+
 def _mount(source: CheckpointSource, base: Source | None) -> Source:
     if not is_adapter(source):
         return source
-    under: Source | None = source.under if source.under is not None else base
+    under = base if source.under is None else _mount(source.under, None)
     if under is None:
         raise UsageError(
             "E0207",

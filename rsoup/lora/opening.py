@@ -14,6 +14,7 @@ from rsoup.lora.compare import compared
 from rsoup.lora.design import Design, check_defined, make, rest
 from rsoup.lora.factors import check_factors
 from rsoup.lora.ground import Ground, ground
+from rsoup.lora.mounting import mounted_base
 from rsoup.prepare import open_all
 from rsoup.recipe import Recipe
 from rsoup.storage.checkpoint_source import CheckpointSource
@@ -84,7 +85,7 @@ def put_together(
     adapters = tuple(read_adapter(source) for source in sources)
     notes = compared(adapters, recipe.allow, with_base=bool(bases))
     notes += _tokenizers(recipe, sources)
-    below = ground(bases[0], adapters) if bases else None
+    below = ground(mounted_base(bases[0]), adapters) if bases else None
     contents = tuple(fingerprint(source, threads=threads) for source in sources)
     first: dict[tuple[str, str], int] = {}
     alike = {

@@ -28,7 +28,7 @@ class ModuleOut:
     @property
     def stem(self) -> str:
         """What the keys of the module begin with."""
-        return f"{PREFIX}{self.module.name}."
+        return self.module.like.stem or f"{PREFIX}{self.module.name}."
 
     @property
     def a_key(self) -> str:

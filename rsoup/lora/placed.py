@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -128,7 +129,12 @@ def _modules(base: Header) -> set[str]:
 
 def _respelled(name: str, known: Set[str]) -> str:
     """A name as a checkpoint has it that transformers 5 renames as it reads it."""
-    return name if name in known else name.replace(".mlp.", ".block_sparse_moe.", 1)
+    spellings = (
+        name,
+        name.replace(".mlp.", ".block_sparse_moe.", 1),
+        re.sub(r"^(text_encoder[^/]*/)", r"\1text_model.", name),
+    )
+    return next((spelling for spelling in spellings if spelling in known), name)
 
 
 def uncertain(name: str, what: str) -> IncompatibleError:

@@ -10,13 +10,15 @@ from functools import partial
 from rsoup import layout
 from rsoup.errors import GateError
 from rsoup.layout import OutputFile
-from rsoup.lora import portable
+from rsoup.lora import pipelines, portable
+from rsoup.lora.adapter import is_pipeline_lora
 from rsoup.lora.compare import rank_note
 from rsoup.lora.config import MAX_CONFIG_BYTES
-from rsoup.lora.design import Design, Module
+from rsoup.lora.design import Design
 from rsoup.lora.factors import distance_from_soup
 from rsoup.lora.opening import Opened
 from rsoup.lora.outline import Outline, outline
+from rsoup.lora.pipeline_config import metadata_of
 from rsoup.lora.ranks import TOLERANCE, TOLERANCE_F64, Ranks, choose
 from rsoup.lora.result import AdapterMeasures, facts, measures
 from rsoup.lora.spectra import Spectra, survey
@@ -26,7 +28,7 @@ from rsoup.storage.protocols import FileLayout
 from rsoup.tensors import Header
 
 WEIGHTS = "adapter_model.safetensors"
-"""The name of the file; servers and PEFT look for no other."""
+"""The name of PEFT's file; servers and PEFT look for no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,14 @@ class Planned:
     notes: tuple[str, ...]
 
     @property
+    def of_pipeline(self) -> bool:
+        """Whether it is a LoRA in the format of diffusers, whose configuration is in the header of its file."""
+        return self.design.adapters[0].of_pipeline
+
+    @property
     def configuration(self) -> dict[str, object]:
-        """What adapter_config.json will say."""
-        found: dict[str, object] = json.loads(self.config)
+        """What adapter_config.json will say, or the metadata of a LoRA of diffusers."""
+        found: dict[str, object] = json.loads(self.config or b"{}")
         return found
 
 
@@ -59,24 +66,23 @@ def planned(
 ) -> list[Planned]:
     """Everything decided of every output: designs, spectra, ranks, headers, configurations."""
     designs = [ready.design(recipe) for recipe, _ in recipes]
+    mixed = [design for design in designs if design.copy is None]
     nbytes = sum(spec.nbytes for adapter in ready.adapters for spec in adapter.source.header.values())
-    meter = Meter("measuring", nbytes * len(designs), progress)
+    meter = Meter("measuring", nbytes, progress)
+    spectra = iter(survey(mixed, ready.ground, threads=threads, on_module=partial(_count, meter, ready)))
     base = None if ready.ground is None else ready.ground.base.header
-    found = []
-    for (recipe, out), design in zip(recipes, designs, strict=True):
-        if design.copy is not None:
-            found.append(_copied(ready, recipe, out, design))
-            continue
-        spectra = survey(design, ready.ground, threads=threads, on_module=partial(_count, meter, design))
-        found.append(_planned(ready, recipe, out, design, spectra, base))
-    return found
+    return [
+        _planned(ready, recipe, out, design, next(spectra), base)
+        if design.copy is None
+        else _copied(ready, recipe, out, design)
+        for (recipe, out), design in zip(recipes, designs, strict=True)
+    ]
 
 
-def _count(meter: Meter, design: Design, module: Module) -> None:
+def _count(meter: Meter, ready: Opened, module: str) -> None:
     """Tell the meter that a module's factors were read."""
-    meter.add(
-        sum(design.adapters[s.adapter].spec(key).nbytes for s in module.shares for key in s.update.keys.all())
-    )
+    updates = [(a, a.updates[module]) for a in ready.adapters if module in a.updates]
+    meter.add(sum(adapter.spec(key).nbytes for adapter, update in updates for key in update.keys.all()))
 
 
 def _planned(
@@ -98,9 +104,20 @@ def _planned(
         notes += _rank_notes(ranks)
     made = outline(design, ranks.chosen, spectra.stacked)
     notes += rank_note(list(ranks.chosen.values()))
-    file = layout.output_file(FileLayout(WEIGHTS, tuple(made.header)), made.header, recipe.sha256())
-    config = portable.encode(portable.config_of(made, base))
+    of_pipeline = design.adapters[0].of_pipeline
+    config = metadata_of(made) if of_pipeline else portable.encode(portable.config_of(made, base))
+    file = _file(recipe, made.header, config if of_pipeline else None)
     return Planned(recipe, out, design, made, file, made.header, config, found, tuple(notes))
+
+
+def _file(recipe: Recipe, header: Header, metadata: bytes | None) -> OutputFile:
+    """The weight file: PEFT's, or that of diffusers with what its metadata says."""
+    if metadata is None:
+        return layout.output_file(FileLayout(WEIGHTS, tuple(header)), header, recipe.sha256())
+    more = {pipelines.METADATA: metadata.decode()} if metadata else {}
+    return layout.output_file(
+        FileLayout(pipelines.WEIGHTS, tuple(header)), header, recipe.sha256(), more=more
+    )
 
 
 def _tolerance(recipe: Recipe) -> float:
@@ -125,11 +142,15 @@ def _copied(ready: Opened, recipe: Recipe, out: str, design: Design) -> Planned:
     assert design.copy is not None
     adapter = ready.adapters[design.copy]
     header = adapter.source.header
-    file = layout.output_file(FileLayout(WEIGHTS, tuple(header)), header, recipe.sha256())
-    config = adapter.source.side_file(ADAPTER_CONFIG, MAX_CONFIG_BYTES)
-    assert config is not None
-    found = AdapterMeasures(tuple(facts(a, None) for a in ready.adapters), (), None, copied=adapter.name)
-    return Planned(recipe, out, design, None, file, header, config, found, ready.notes)
+    if is_pipeline_lora(adapter.source):
+        config = adapter.source.metadata.get(pipelines.METADATA, "").encode()
+        file = _file(recipe, header, config)
+    else:
+        found = adapter.source.side_file(ADAPTER_CONFIG, MAX_CONFIG_BYTES)
+        assert found is not None
+        config, file = found, _file(recipe, header, None)
+    figures = AdapterMeasures(tuple(facts(a, None) for a in ready.adapters), (), None, copied=adapter.name)
+    return Planned(recipe, out, design, None, file, header, config, figures, ready.notes)
 
 
 def check_gate(plan: Planned, limit: float | None) -> None:

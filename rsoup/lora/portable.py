@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from rsoup.lora.adapter import Adapter
+from rsoup.lora.adapter import Adapter, LowRank
 from rsoup.lora.design import Design
 from rsoup.lora.outline import Outline
 from rsoup.tensors import Header
@@ -40,7 +40,13 @@ def config_of(outline: Outline, base: Header | None) -> dict[str, object]:
         "use_dora": any(out.dora for out in outline.modules.values()),
         "init_lora_weights": True,
     }
-    patterns = {pattern(name, ranks): rank for name, rank in sorted(ranks.items()) if rank != r}
+    keys = {name: _known_as(design, name) for name in ranks}
+    patterns = {
+        pattern(key, [k for ks in keys.values() for k in ks]): rank
+        for name, rank in sorted(ranks.items())
+        if rank != r
+        for key in keys[name]
+    }
     if patterns:
         found |= {"rank_pattern": patterns, "alpha_pattern": dict(patterns)}
     if any(out.biased for out in outline.modules.values()):
@@ -56,6 +62,8 @@ def config_of(outline: Outline, base: Header | None) -> dict[str, object]:
     for key in ("target_parameters", "alora_invocation_tokens"):
         if first.raw.get(key):
             found[key] = first.raw[key]
+    if "target_parameters" in found:
+        found["peft_version"] = first.raw.get("peft_version")  # which says how experts are laid out
     return found
 
 
@@ -70,7 +78,7 @@ def _most_common(ranks: Mapping[str, int]) -> int:
     return max(counts, key=lambda rank: (counts[rank], rank)) if counts else 1
 
 
-def pattern(module: str, modules: Mapping[str, object]) -> str:
+def pattern(module: str, modules: Iterable[str]) -> str:
     """The key of a pattern that fits this module and no other: PEFT lets a pattern begin at any dot."""
     others = any(other.endswith(f".{module}") for other in modules)
     return ("^" if others else "") + re.escape(module)
@@ -116,8 +124,17 @@ def _targets_plainly(adapter: Adapter) -> bool:
 
 
 def _is_parameter(design: Design, module: str) -> bool:
-    """Whether an update is of a parameter, not of a module: of several experts at once."""
-    return next(m for m in design.modules if m.name == module).like.experts > 1
+    """Whether an update is of a parameter, not of a module."""
+    return bool(_like(design, module).parameters)
+
+
+def _known_as(design: Design, module: str) -> tuple[str, ...]:
+    """What patterns know an update as: its module, or the parameter of it that is wrapped."""
+    return _like(design, module).parameters or (module,)
+
+
+def _like(design: Design, module: str) -> LowRank:
+    return next(m for m in design.modules if m.name == module).like
 
 
 def _bias(design: Design, adapters: Sequence[Adapter]) -> str:

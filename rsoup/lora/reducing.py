@@ -19,7 +19,9 @@ from rsoup.workers import StoppedError, alone, each, torch_threads
 if TYPE_CHECKING:
     import torch
 
-ROOM: Final = 1 << 27  # elements of float64 that modules may take together: 1 GiB, or what the largest alone takes
+ROOM: Final = (
+    1 << 27
+)  # elements of float64 that modules may take together: 1 GiB, or what the largest alone takes
 _PIECE: Final = 1 << 20
 
 OnModule = Callable[[Change], None]
@@ -177,9 +179,7 @@ def _elements_of(source: Source, tensor: str, start: int, count: int) -> torch.T
     return torch.frombuffer(buffer, dtype=dtype.torch)
 
 
-def _reduced(
-    delta: torch.Tensor, place: Place, header: Header, sink: Sink | None, *, exact: bool
-) -> Reduced:
+def _reduced(delta: torch.Tensor, place: Place, header: Header, sink: Sink | None, *, exact: bool) -> Reduced:
     import torch
 
     pair = best(delta, place.rank, exact=exact)

@@ -71,7 +71,10 @@ def measures(
     design: Design, spectra: Spectra, ranks: Ranks, factors_distance: float | None = None
 ) -> AdapterMeasures:
     """The figures of a soup whose spectra are known."""
-    norms = [math.sqrt(max(0.0, row[i])) for i, row in enumerate(spectra.gram)]
+    norms = [
+        math.sqrt(max(0.0, row[i])) if i in design.used else None  # λ = 0, or its copy was measured
+        for i, row in enumerate(spectra.gram)
+    ]
     found = tuple(facts(adapter, norm) for adapter, norm in zip(design.adapters, norms, strict=True))
     return AdapterMeasures(found, cosines(spectra.gram), ranks, factors_distance=factors_distance)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rsoup.gram import Gram
-from rsoup.lora.algebra import core, inner_products, spectrum
-from rsoup.lora.blocks import weighted
+from rsoup.lora.algebra import spectrum
+from rsoup.lora.blocks import Shared, weighted
 from rsoup.lora.design import Design, Module
 from rsoup.lora.ground import Ground
 from rsoup.workers import alone, each, torch_threads
@@ -17,81 +17,74 @@ from rsoup.workers import alone, each, torch_threads
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Module → the singular values of its soup (a list per expert) and Σr; `gram` is ⟨ΔWᵢ, ΔWⱼ⟩ of all adapters.
-
-    `a_cosine` is the mean cosine of two adapters' A (None where none has the same shape): near 1 for one beginning.
-    """
+    """Module → the singular values of its soup (a list per expert) and Σr; `gram` is ⟨ΔWᵢ, ΔWⱼ⟩ of all adapters."""
 
     values: Mapping[str, tuple[tuple[float, ...], ...]]
     stacked: Mapping[str, int]
     gram: Gram
-    by_module: Mapping[str, Mapping[int, float]]
 
 
 def survey(
-    design: Design,
+    designs: Sequence[Design],
     ground: Ground | None,
     *,
     threads: int | None = None,
-    on_module: Callable[[Module], None] | None = None,
-) -> Spectra:
-    """The spectra of a design; every factor is read once, no product of two is ever formed.
+    on_module: Callable[[str], None] | None = None,
+) -> list[Spectra]:
+    """The spectra of every design; each factor is read once for all of them, no product of two is ever formed.
 
     Raises IncompatibleError E0304 where a factor is not finite.
     """
-    found: dict[str, tuple[tuple[tuple[float, ...], ...], dict[tuple[int, int], float]]] = {}
+    tables = [{module.name: module for module in design.modules} for design in designs]
+    names = dict.fromkeys(name for table in tables for name in table)
+    found: list[dict[str, _Found]] = [{} for _ in designs]
 
-    def worker(
-        _: threading.Event,
-    ) -> Callable[[Module], tuple[tuple[tuple[float, ...], ...], dict[tuple[int, int], float]]]:
+    def work(name: str) -> list[_Found | None]:
+        shared: Shared = {}
+        return [
+            _module(design, table[name], ground, shared) if name in table else None
+            for design, table in zip(designs, tables, strict=True)
+        ]
+
+    def worker(_: threading.Event) -> Callable[[str], list[_Found | None]]:
         alone()
-        return lambda module: _module(design, module, ground)
+        return work
 
-    def on_result(
-        module: Module, result: tuple[tuple[tuple[float, ...], ...], dict[tuple[int, int], float]]
-    ) -> None:
-        found[module.name] = result
+    def on_result(name: str, results: list[_Found | None]) -> None:
+        for mine, result in zip(found, results, strict=True):
+            if result is not None:
+                mine[name] = result
         if on_module is not None:
-            on_module(module)
+            on_module(name)
 
     with torch_threads():
-        each(design.modules, worker, on_result, threads=threads)
-    size = len(design.adapters)
-    gram = [
-        [math.fsum(found[m.name][1].get((i, j), 0.0) for m in design.modules) for j in range(size)]
-        for i in range(size)
-    ]
-    by_module = {
-        m.name: {i: math.sqrt(max(0.0, v)) for (i, j), v in found[m.name][1].items() if i == j}
-        for m in design.modules
-    }
-    values = {module.name: found[module.name][0] for module in design.modules}
-    stacked = {
-        module.name: len(values_of) for module, values_of in zip(design.modules, _widths(design), strict=True)
-    }
-    return Spectra(values, stacked, gram, by_module)
+        each(names, worker, on_result, threads=threads)
+    return [_together(design, mine) for design, mine in zip(designs, found, strict=True)]
 
 
-def _widths(design: Design) -> Sequence[range]:
-    """Σr of every module, PiSSA's beginnings counted."""
-    return [
-        range(sum(s.update.rank * (1 if design.began(s) is None else 2) for s in module.shares))
-        for module in design.modules
-    ]
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One module: its singular values by expert, Σr, the inner products of its adapters by their positions."""
+
+    values: tuple[tuple[float, ...], ...]
+    stacked: int
+    products: dict[tuple[int, int], float]
 
 
-def _module(
-    design: Design, module: Module, ground: Ground | None
-) -> tuple[tuple[tuple[float, ...], ...], dict[tuple[int, int], float]]:
-    found = weighted(design, module, ground)
-    values = []
+def _together(design: Design, found: Mapping[str, _Found]) -> Spectra:
+    size = range(len(design.adapters))
+    names = [module.name for module in design.modules]
+    gram = [[math.fsum(found[n].products.get((i, j), 0.0) for n in names) for j in size] for i in size]
+    return Spectra({n: found[n].values for n in names}, {n: found[n].stacked for n in names}, gram)
+
+
+def _module(design: Design, module: Module, ground: Ground | None, shared: Shared) -> _Found:
+    found = weighted(design, module, ground, shared)
+    values = tuple(tuple(spectrum(small, found.coefficients)) for small in found.blocks.cores())
     products: dict[tuple[int, int], float] = {}
-    for stack in found.stacks:
-        small = core(stack)
-        values.append(tuple(spectrum(small, found.coefficients)))
-        rows = inner_products(small, found.scalings, len(module.shares))
+    for rows in found.blocks.products(found.scalings, len(module.shares)):
         for i, share in enumerate(module.shares):
             for j, other in enumerate(module.shares):
                 key = (share.adapter, other.adapter)
                 products[key] = products.get(key, 0.0) + rows[i][j]
-    return tuple(values), products
+    return _Found(values, len(found.coefficients), products)

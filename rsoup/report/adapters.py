@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rsoup.errors import listing, show
+from rsoup.errors import listing, show, show_path
 from rsoup.family.adapters import AdapterMeasures, AdapterRow
 from rsoup.family.checking import CheckResult
 from rsoup.report.terminal import columns, head, matrix, number, picture, worst
 
-ONE_BEGINNING = 0.5  # the mean cosine of two adapters' A: training turns A by less than that
+ONE_BEGINNING = 0.5  # the mean cosine of two adapters' A: training seldom turns A by more
 OTHER_BEGINNINGS = 0.1  # chance alone makes less
 
 
@@ -60,45 +59,46 @@ def _bases(found: AdapterMeasures) -> list[str]:
     having: dict[str, list[str]] = {}
     for row in found.rows:
         revision = f" at revision {show(row.revision)}" if row.revision else ""
-        named = f"{show(row.base)}{revision}" if row.base else "not named"
+        named = f"{show_path(row.base)}{revision}" if row.base else "not named"
         having.setdefault(named, []).append(row.facts.name)
-    if len(having) == 1:
-        who = (
-            ""
-            if len(found.rows) == 1
-            else ", says every adapter"
-            if found.rows[0].base
-            else " by any adapter"
-        )
-        return [f"base: {next(iter(having))}{who}"]
-    return [f"base: {named}: {listing(names)}" for named, names in having.items()]
+    if len(having) > 1:
+        return [f"base: {named}: {listing(names)}" for named, names in having.items()]
+    says = "as every adapter says" if found.rows[0].base else "by any adapter"
+    return [f"base: {next(iter(having))}{f', {says}' if len(found.rows) > 1 else ''}"]
 
 
 def _beginnings(found: AdapterMeasures, names: Sequence[str]) -> list[str]:
     """Whether adapters began from the same factors, and what that means to an average of factors."""
     pairs = [(i, j) for i in range(len(names)) for j in range(i)]
-    known = [(i, j, value) for i, j in pairs if (value := found.a_cosine[i][j]) is not None]
-    if not known:
-        return [
-            "beginnings: no two adapters share factors of one shape, so --method factors cannot average them"
-        ]
-    lines = matrix("cosine A", names, found.a_cosine) + [""] if len(names) > 2 else []
-    lowest, highest = min(value for _, _, value in known), max(value for _, _, value in known)
-    shown = f"cosine of A {number(lowest, 3)}" + (f" to {number(highest, 3)}" if len(known) > 1 else "")
+    a = [value for i, j in pairs if (value := found.a_cosine[i][j]) is not None]
     b = [value for i, j in pairs if (value := found.b_cosine[i][j]) is not None]
-    if b:
-        shown += f", of B {number(min(b), 3)}" + (f" to {number(max(b), 3)}" if len(b) > 1 else "")
-    return [*lines, f"{shown}: {_meaning(lowest, highest)}"]
+    if not a:
+        return ["no two adapters share factors of one shape: --method factors refuses them"]
+    lines = [*matrix("cosine A", names, found.a_cosine), ""] if len(names) > 2 else []
+    shown = f"cosine of A {_span(a)}" + (f", of B {_span(b)}" if b else "")
+    return [*lines, f"{shown}: {_meaning(a)}", _average(found.factors_distance)]
 
 
-def _meaning(lowest: float, highest: float) -> str:
-    if lowest >= ONE_BEGINNING:
-        return "one beginning; --method factors comes near the soup (merge makes the soup itself without it)"
-    if highest < OTHER_BEGINNINGS:
-        return "different beginnings; --method factors is not the soup, nor near it (merge makes the soup itself without it)"
-    if highest >= ONE_BEGINNING and lowest < OTHER_BEGINNINGS:
-        return "some pairs have one beginning, others have not; --method factors is not the soup of those"
-    return "perhaps one beginning, left far behind; test what --method factors makes"
+def _span(values: Sequence[float]) -> str:
+    low, high = number(min(values), 3), number(max(values), 3)
+    return low if low == high else f"{low} to {high}"
+
+
+def _meaning(cosines: Sequence[float]) -> str:
+    """What the cosines of A say of where adapters began."""
+    if min(cosines) >= ONE_BEGINNING:
+        return "one beginning"
+    if max(cosines) < OTHER_BEGINNINGS:
+        return "different beginnings"
+    if all(value >= ONE_BEGINNING or value < OTHER_BEGINNINGS for value in cosines):
+        return "one beginning for some, another for others"
+    return "perhaps one beginning, left far behind"
+
+
+def _average(distance: float | None) -> str:
+    if distance is None:
+        return "their factors have no average (other ranks, scalings, targets or kinds): --method factors refuses them; merge makes the soup"
+    return f"--method factors, at equal shares, is {number(distance, 3)} of the soup's norm away from the soup; merge without it makes the soup"
 
 
 def _picture(found: AdapterMeasures, names: Sequence[str], *, unicode: bool) -> list[str]:

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from rsoup.dialects import adapter_folder_of, is_adapter_place
 from rsoup.errors import RefusedFileError, RsoupError, show, show_path
-from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.storage.checkpoint_source import CheckpointSource, twins
 from rsoup.storage.files import open_error, open_regular, stays_inside
 from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
 from rsoup.storage.index import Index, check_index
+from rsoup.storage.lora_file import recognised
 from rsoup.storage.pickled.dcp import is_distributed, open_distributed
 from rsoup.storage.weight_file import WeightFile, open_weight_file
 
@@ -65,13 +66,15 @@ def open_checkpoint(
         status = os.stat(uri)
     except (OSError, ValueError) as error:
         raise _not_there(error, uri, shown) from error
-    if stat.S_ISDIR(status.st_mode):
-        return _open_folder(
-            uri, name or os.path.basename(os.path.abspath(uri)), shown, variant, key, leniency
-        )
+    folder = uri if stat.S_ISDIR(status.st_mode) else adapter_folder_of(uri)
+    if folder is not None:
+        called = name or os.path.basename(os.path.abspath(folder))
+        return _open_folder(folder, called, show_path(folder), variant, key, leniency)
     file_name = os.path.basename(uri)
     with _opened([(uri, shown)], key) as opened:
-        return CheckpointSource(name or file_name, os.path.dirname(uri) or ".", [(file_name, "", opened[0])])
+        found = CheckpointSource(name or file_name, os.path.dirname(uri) or ".", [(file_name, "", opened[0])])
+        found.is_one_file = True
+        return recognised(found, shown)
 
 
 def split_stacked(uri: str) -> tuple[str, str] | None:
@@ -79,14 +82,9 @@ def split_stacked(uri: str) -> tuple[str, str] | None:
     if "+" not in uri or os.path.lexists(uri):
         return None
     for at in (i for i in range(len(uri) - 1, 0, -1) if uri[i] == "+"):
-        if is_adapter_folder(uri[at + 1 :]):
+        if is_adapter_place(uri[at + 1 :]):
             return uri[:at], uri[at + 1 :]
     return None
-
-
-def is_adapter_folder(uri: str) -> bool:
-    """Whether there is a folder with an adapter's configuration."""
-    return os.path.isfile(os.path.join(uri, ADAPTER_CONFIG))
 
 
 def _open_stacked(
@@ -124,7 +122,12 @@ def _open_folder(
     names = list_folder(folder, shown)
     if is_distributed(folder):
         distributed = open_distributed(folder, shown, key)
-        return CheckpointSource(name, folder, [("model.distcp", "", distributed)], *side_files(names, ()))
+        whole = CheckpointSource(name, folder, [("model.distcp", "", distributed)], *side_files(names, ()))
+        try:
+            return recognised(whole, shown)
+        except RsoupError:
+            whole.close()
+            raise
     parts = find_parts(folder, names, variant, shown)
     weights = [f"{part}{file}" for part, found in parts.items() for file in found.names]
     indices = [f"{part}{found.index_name}" for part, found in parts.items() if found.index_name]
@@ -153,7 +156,7 @@ def _open_folder(
                 notes += _check_index(found.index, mine, at, leniency)
         prefix = {f"{part}{file}": part for part, found in parts.items() for file in found.names}
         rows = [(file, prefix[file], opened) for file, opened in files.items()]
-        return CheckpointSource(name, folder, rows, along, skipped, notes)
+        return recognised(CheckpointSource(name, folder, rows, along, skipped, notes), shown)
 
 
 def _check_index(

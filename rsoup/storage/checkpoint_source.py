@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rsoup.errors import RefusedFileError, listing, show
 from rsoup.storage.files import open_regular, read_whole
@@ -46,6 +46,8 @@ class CheckpointSource:
         self.name = name
         self.folder = folder
         self.under: CheckpointSource | None = None  # what an adapter sits on, if that was named with it
+        self.is_pipeline_lora = False  # a LoRA of diffusers, whose configuration is in its file's metadata
+        self.is_one_file = False  # named by itself, so that the folder around it is not the checkpoint's
         self.side_files = tuple(along)
         self._opened = tuple(file for _, _, file in files)
         self.skipped_files = tuple(skipped) if self.archive is None else (SETTINGS,)
@@ -75,6 +77,14 @@ class CheckpointSource:
     def keyed(self) -> bool:
         """Whether some file of it may hold several tables of tensors, of which `key` names one."""
         return not all(isinstance(file, SafetensorsFile) for file in self._opened)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the headers of its safetensors files say beside their tensors, the first file's before the others'."""
+        found: dict[str, str] = {}
+        for file in reversed(self._opened):
+            found |= file.parsed.metadata if isinstance(file, SafetensorsFile) else {}
+        return found
 
     @property
     def archive(self) -> Sb3Archive | None:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from rsoup.dialects import ADAPTER_CONFIG, ADAPTER_FILES
 from rsoup.errors import AccessError, RefusedFileError, listing, show
-from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.storage.files import open_error
 from rsoup.storage.index import Index, read_index
 from rsoup.storage.no_weights import PICKLES, SHARD, STEMS, nothing, variant_names, variants_hint
@@ -34,7 +34,6 @@ _OTHER_WEIGHTS = (
     ".ot",
 )
 CARD = "README.md"
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _RUN_STATE = ("trainer_state.json", "scheduler.pt", "optimizer.pt", "rsoup.json", "rsoup.tensors.json", CARD)
 
 
