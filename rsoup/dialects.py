@@ -107,7 +107,7 @@ def is_adapter_place(uri: str) -> bool:
     if os.path.isdir(uri):
         files = [name for name in _listed(uri) if name.endswith(".safetensors")]
         return len(files) == 1 and is_adapter_place(os.path.join(uri, files[0]))
-    return uri.endswith(".safetensors") and dialect_of(_peeked(uri)) == DIFFUSERS
+    return uri.endswith(".safetensors") and os.path.isfile(uri) and dialect_of(_peeked(uri)) == DIFFUSERS
 
 
 def adapter_folder_of(uri: str) -> str | None:

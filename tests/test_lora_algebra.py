@@ -35,7 +35,7 @@ def drawn(*shape: int, seed: int = 0, spread: float = 0.0) -> torch.Tensor:
 def multiplied(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """left · right as rsoup takes it."""
     out, spare = (torch.empty(left.shape[0], right.shape[1], dtype=torch.float64) for _ in range(2))
-    Product(right).rows(left, 0, right.shape[1], out, spare)
+    Product(left, right).rows(slice(0, len(left)), slice(0, right.shape[1]), out, spare)
     return out
 
 
@@ -64,7 +64,7 @@ def test_the_order_of_a_product_changes_no_bit(rank: int) -> None:
 
     assert torch.equal(whole, multiplied(left[:, order], right[order]))
     part, spare = (torch.empty(7, 20, dtype=torch.float64) for _ in range(2))
-    Product(right).rows(left[5:12], 10, 30, part, spare)
+    Product(left, right).rows(slice(5, 12), slice(10, 30), part, spare)
     assert torch.equal(whole[5:12, 10:30], part)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _KEPT = 4  # modules whose factors stay in memory: blocks come in order, a few threads at a time
+_CHUNK = 1 << 16  # elements that are made at once: enough rows for a product to be worth its call
 _F64 = DTYPES["F64"]
 
 
@@ -43,6 +44,7 @@ class AdaptedSource(View):
             **placed_experts(adapter, ground.header, names),
         }
         self._replaced = {names.get(name, name): key for name, key in adapter.tensors.items()}
+        self._beneath = {names.get(name, name): key for name, key in adapter.beneath.items()}
         self._rows = {names.get(name, name): found for name, found in adapter.rows.items()}
         self._biases = {
             names.get(p.update.bias_tensor, p.update.bias_tensor): p
@@ -54,7 +56,7 @@ class AdaptedSource(View):
         added = tuple(name for name in self._replaced if name not in ground.header)
         last = ground.files[-1]
         self.files = [*ground.files[:-1], FileLayout(last.name, (*last.tensors, *added))]
-        self.changed = frozenset((*self._placed, *self._replaced, *self._biases, *adapter.beneath))
+        self.changed = frozenset((*self._placed, *self._replaced, *self._biases, *self._beneath))
         self._cache: OrderedDict[str, Factors] = OrderedDict()
         self._lock = threading.Lock()
         self._spare = threading.local()
@@ -79,12 +81,13 @@ class AdaptedSource(View):
                 wrong.append(Problem(show(name), f"rows of {ours} do not fit {shape}"))
         if wrong:
             raise does_not_fit(self.adapter.name, wrong, len(self.adapter.updates) + len(self.adapter.rows))
-        for name, key in (*self.adapter.beneath.items(), *self._replaced.items()):
+        made = {*self._placed, *self._rows, *self._biases}
+        for name, key in (*self._beneath.items(), *self._replaced.items()):
             spec = self.adapter.spec(key)
-            if name in header and header[name].dtype is not _F64:
-                header[name] = TensorSpec(spec.dtype, spec.shape, kept=self._kept(name, spec))
-            elif name not in header:
+            if name not in header:
                 header[name] = spec
+            elif name not in made:
+                header[name] = TensorSpec(spec.dtype, spec.shape, kept=self._kept(name, spec))
         return header
 
     def _kept(self, name: str, spec: TensorSpec) -> DType | None:
@@ -132,17 +135,39 @@ class AdaptedSource(View):
         if start < 0 or start % 8 or len(buffer) % 8 or start + len(buffer) > self.header[tensor].nbytes:
             msg = f"bytes {start} to {start + len(buffer)} are not all in {tensor}, or no whole elements"
             raise ValueError(msg)
-        if not len(buffer):
-            return
-        out = torch.frombuffer(buffer, dtype=torch.float64)
-        begin, count = start // 8, len(buffer) // 8
+        out = torch.frombuffer(buffer, dtype=torch.float64) if len(buffer) else torch.empty(0)
+        begin, end = start // 8, start // 8 + len(out)
+        at = begin
+        while at < end:
+            first, chunk = self._chunk(tensor, at)
+            count = min(first + len(chunk) - at, end - at)
+            out[at - begin : at - begin + count] = chunk[at - first : at - first + count]
+            at += count
+
+    def _chunk(self, tensor: str, at: int) -> tuple[int, torch.Tensor]:
+        """(first element, elements) of the whole rows around element `at`, or of a piece of one that is very long.
+
+        This thread keeps the last ones: slices come in order, and a product of few rows is not worth its call.
+        """
+        kept: tuple[str, int, torch.Tensor] | None = getattr(self._spare, "chunk", None)
+        if kept is not None and kept[0] == tensor and kept[1] <= at < kept[1] + len(kept[2]):
+            return kept[1:]
+        self._spare.chunk = None
+        width = self._placed[tensor].columns if tensor in self._placed else 1
+        start = at // width * width if width > _CHUNK else 0
+        step = _CHUNK // width * width if width <= _CHUNK else _CHUNK
+        begin = start + (at - start) // step * step
+        end = min(begin + step, start + width if width > _CHUNK else self.header[tensor].numel)
+        out = self._buffer("out", end - begin)
         self._base_elements(tensor, begin, out)
         if tensor in self._rows:
             self._put_rows(tensor, begin, out)
         if tensor in self._biases:
             self._add_bias(self._biases[tensor], begin, out)
         if tensor in self._placed:
-            self._add_update(self._placed[tensor], begin, begin + count, out)
+            self._add_update(self._placed[tensor], begin, end, out)
+        self._spare.chunk = (tensor, begin, out)
+        return begin, out
 
     def _base_elements(self, tensor: str, begin: int, out: torch.Tensor) -> None:
         import torch
@@ -186,46 +211,31 @@ class AdaptedSource(View):
         out += bias[begin : begin + len(out)] * where.update.scaling
 
     def _add_update(self, where: Placed, begin: int, end: int, out: torch.Tensor) -> None:
+        """Add the update to elements that are whole rows, or a piece of one."""
         factors = self._factors(where)
-        columns = where.columns
         at = begin
         while at < end:
-            row, column = divmod(at, columns)
+            row, column = divmod(at, where.columns)
             expert, inside = divmod(row, where.rows)
-            number, first = where.expert + expert, where.first + inside
-            if column == 0 and end - at >= columns:
-                rows = min((end - at) // columns, where.rows - inside)
-                self._add_rows(
-                    factors, number, first, rows, (0, columns), out[at - begin : at - begin + rows * columns]
-                )
-                at += rows * columns
-            else:
-                stop = min(columns, column + end - at)
-                self._add_rows(
-                    factors, number, first, 1, (column, stop), out[at - begin : at - begin + stop - column]
-                )
-                at += stop - column
+            rows = max(1, min((end - at) // where.columns, where.rows - inside))
+            columns = slice(column, min(where.columns, column + end - at))
+            count = rows * (columns.stop - column)
+            first = where.first + inside
+            target = out[at - begin : at - begin + count].view(rows, -1)
+            self._add_rows(factors, where.expert + expert, slice(first, first + rows), columns, target)
+            at += count
 
     def _add_rows(
-        self,
-        factors: Factors,
-        expert: int,
-        first: int,
-        rows: int,
-        columns: tuple[int, int],
-        out: torch.Tensor,
+        self, factors: Factors, expert: int, rows: slice, columns: slice, target: torch.Tensor
     ) -> None:
-        size = rows * (columns[1] - columns[0])
-        delta = self._buffer("delta", size).view(rows, -1)
-        spare = self._buffer("spare", size).view(rows, -1)
-        left = factors.left[expert][first : first + rows]
-        factors.right[expert].rows(left, columns[0], columns[1], delta, spare)
-        target = out.view(rows, -1)
+        delta = self._buffer("delta", target.numel()).view(target.shape)
+        spare = self._buffer("spare", target.numel()).view(target.shape)
+        factors.products[expert].rows(rows, columns, delta, spare)
         target.add_(delta.mul_(factors.scaling))
         if factors.row_scale is not None:
-            target.mul_(factors.row_scale[first : first + rows, None])
+            target.mul_(factors.row_scale[rows, None])
         if factors.column_scale is not None:
-            target.mul_(factors.column_scale[None, columns[0] : columns[1]])
+            target.mul_(factors.column_scale[None, columns])
 
     def _factors(self, where: Placed) -> Factors:
         """The update's factors, ready to multiply; those read last are kept."""

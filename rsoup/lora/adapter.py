@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from rsoup.errors import IncompatibleError, RefusedFileError, listing, show
 from rsoup.lora.config import MAX_CONFIG_BYTES, TOKENS, AdapterConfig, parse_config
+from rsoup.lora.foreign import FOLDABLE
 from rsoup.lora.keys import FactorKeys, check_floats, sorted_keys
 from rsoup.lora.parameters import parameters
 from rsoup.lora.pipelines import joined, parts_of
@@ -158,7 +159,9 @@ def read_adapter(source: Source) -> Adapter:
             "E0341",
             f"this is a {show(config.peft_type)} adapter: its updates are no products of two factors",
             where=where,
-            hint="--fold makes full weights of it (with --base); or convert it: peft.convert_to_lora",
+            hint="--fold makes full weights of it (with --base); or convert it: peft.convert_to_lora"
+            if config.peft_type in FOLDABLE
+            else "only a soup of weights can be made",
         )
     keys = sorted_keys(source.header, where)
     check_floats(source.header, where)
@@ -206,6 +209,13 @@ def _update(
     declared, scaling = _rank_and_scaling(module, stored, config, wrapped, where)
     experts = stored // declared if wrapped and stored % declared == 0 else 1
     rank = stored // experts
+    if len(a) > 2 and rank == declared and b[1] < stored and stored % b[1] == 0:
+        raise IncompatibleError(
+            "E0340",
+            f"this adapter cannot be mixed: it changes a convolution of {stored // b[1]} groups, which PEFT does not merge",
+            where=where,
+            hint="leave it out, or train it without that module",
+        )
     if b[1] != stored or rank != declared or any(size != 1 for size in b[2:]):
         raise RefusedFileError(
             "E0824",

@@ -18,13 +18,12 @@ _NORM_ELEMENTS = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """θ = g ∘ (θ₀ + `scaling`·left·right) in the stored orientation, for each expert; all float64.
+    """θ = g ∘ (θ₀ + `scaling`·product) in the stored orientation, for each expert; all float64.
 
     `row_scale` or `column_scale` is DoRA's g, along the rows or the columns of the stored matrix.
     """
 
-    left: tuple[torch.Tensor, ...]
-    right: tuple[Product, ...]
+    products: tuple[Product, ...]
     scaling: float
     row_scale: torch.Tensor | None = None
     column_scale: torch.Tensor | None = None
@@ -35,11 +34,7 @@ def factors_of(adapter: Adapter, where: Placed, base: Source) -> Factors:
     pairs = expert_factors(adapter, where, base)
     if where.transposed:
         pairs = [(a.T.contiguous(), b.T.contiguous()) for b, a in pairs]
-    return Factors(
-        tuple(left.contiguous() for left, _ in pairs),
-        tuple(Product(right) for _, right in pairs),
-        where.update.scaling,
-    )
+    return Factors(tuple(Product(left, right) for left, right in pairs), where.update.scaling)
 
 
 def expert_factors(adapter: Adapter, where: Placed, base: Source) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -100,7 +95,7 @@ def adapted_norms(where: Placed, base: Source, factors: Factors | None) -> torch
         piece = torch.frombuffer(buffer, dtype=spec.dtype.torch).to(torch.float64).reshape(rows, width)
         if factors is not None:
             delta, spare = torch.empty_like(piece), torch.empty_like(piece)
-            factors.right[0].rows(factors.left[0][first : first + rows], 0, width, delta, spare)
+            factors.products[0].rows(slice(first, first + rows), slice(0, width), delta, spare)
             piece = piece.add_(delta.mul_(factors.scaling))
         if not where.transposed:
             squares.append(row_norms(piece))

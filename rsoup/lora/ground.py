@@ -10,7 +10,7 @@ from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
 from rsoup.errors import IncompatibleError, show
 from rsoup.lora.adapted import AdaptedSource
 from rsoup.lora.adapter import Adapter, LowRank
-from rsoup.lora.effective import adapted_norms, factors_of, matrix
+from rsoup.lora.effective import Factors, adapted_norms, factors_of, matrix
 from rsoup.lora.placed import Placed
 from rsoup.lora.product import Product
 from rsoup.storage.protocols import Source
@@ -43,11 +43,9 @@ class Ground:
 
     def norms_with(self, adapter: int, update: LowRank, b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
         """‖θ₀ + B·A‖ of every output for other factors (rows × r, r × columns) in that place."""
-        from rsoup.lora.effective import Factors
-
         where, source = self.place(adapter, update), self.seen[adapter]
         left, right = (a.T.contiguous(), b.T.contiguous()) if where.transposed else (b, a)
-        return adapted_norms(where, source.ground, Factors((left,), (Product(right),), 1.0))
+        return adapted_norms(where, source.ground, Factors((Product(left, right),), 1.0))
 
     def where(self, name: str, shape: tuple[int, ...]) -> tuple[Source, str]:
         """(source, name there) of the base's own tensor of this name; a tied head is the embeddings.

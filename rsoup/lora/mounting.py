@@ -68,6 +68,8 @@ def mounted(recipe: Recipe, opened: Sequence[CheckpointSource]) -> tuple[list[So
     sources = [_mount(source, base) for source in fine_tuned]
     adapted = [source for source in sources if isinstance(source, AdaptedSource)]
     notes = list(untrained([source.adapter for source in adapted]))
+    for source in adapted:
+        _check_resized(source)
     everything = [*sources, *([base] if base is not None else [])]
     everything, more = _untied(everything, notes)
     return _with_new_heads(everything, recipe, more)
@@ -95,9 +97,34 @@ def _mount(source: CheckpointSource, base: Source | None) -> Source:
             hint="add --base BASE, or write CHECKPOINT+ADAPTER",
         )
     config = read_config(source)
+    if config.raw.get("alora_invocation_tokens"):
+        raise IncompatibleError(
+            "E0340",
+            "this adapter cannot be folded: it acts only after its invocation tokens (aLoRA), weights always do",
+            where=show(source.name),
+            hint="without --fold the soup stays an adapter that its tokens switch on",
+        )
     if config.is_low_rank or config.peft_type == TOKENS:
         return AdaptedSource(under, read_adapter(source))
     return ForeignSource(under, source, config)
+
+
+def _check_resized(source: AdaptedSource) -> None:
+    """Raise IncompatibleError E0342 where an adapter resizes the embeddings and leaves the head as long as it was."""
+    embedding = next((name for name in source.base.header if EMBEDDING.search(name)), None)
+    if embedding is None or HEAD not in source.base.header:
+        return
+    (rows, head), (before, head_before) = (
+        (header[embedding].shape[:1], header[HEAD].shape[:1])
+        for header in (source.header, source.base.header)
+    )
+    if rows != head and before == head_before:
+        name, longer = (HEAD, rows) if head == head_before else (embedding, head)
+        raise IncompatibleError(
+            "E0342",
+            f"'{show(source.name)}' resizes the vocabulary to {longer[0]} words, and has no '{show(name)}' of that length",
+            hint="save it again with save_embedding_layers=True",
+        )
 
 
 def _untied(sources: list[Source], notes: list[str]) -> tuple[list[Source], list[str]]:

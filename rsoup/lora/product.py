@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     import torch
 
 
+_PREPARED = (
+    1 << 20
+)  # elements of a left factor whose parts are kept; those of a larger one are made row by row
+
+
 def part_bits(rank: int) -> int:
     """How many bits each part of an element has, so that 2·rank products of two parts add up exactly."""
     return (53 - max(1, 2 * rank - 1).bit_length()) // 2
@@ -38,23 +43,44 @@ def parts(matrix: torch.Tensor, dim: int, bits: int) -> tuple[torch.Tensor, torc
     return high, low
 
 
+def balanced(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same product with the largest element of every row of R between ½ and 1: powers of two change sides.
+
+    `parts` cuts a row of L by its largest element, so that columns of L must be of the size their products are.
+    """
+    import torch
+
+    _, exponent = torch.frexp(right.abs().amax(dim=1))
+    exponent = exponent.clamp_(-500, 500)
+    return torch.ldexp(left, exponent[None, :]), torch.ldexp(right, -exponent[:, None])
+
+
 class Product:
-    """L·R for a fixed R (rank × columns, float64), any rows of it at a time."""
+    """L·R of float64 factors (rows × rank, rank × columns), any rows and columns of it at a time."""
 
-    def __init__(self, right: torch.Tensor) -> None:
+    def __init__(self, left: torch.Tensor, right: torch.Tensor) -> None:
         import torch
 
-        self.bits = part_bits(right.shape[0])
-        self._high, low = parts(right, 0, self.bits)
+        left, right = balanced(left, right)
+        self._bits = part_bits(right.shape[0])
+        self._high, low = parts(right, 0, self._bits)
         self._mixed = torch.cat([low, self._high])
+        self._left = left
+        self._cut = self._parts(left) if left.numel() <= _PREPARED else None
 
-    def rows(self, left: torch.Tensor, start: int, stop: int, out: torch.Tensor, spare: torch.Tensor) -> None:
-        """out ← left · R[:, start:stop]; `left` is n × rank, `out` and `spare` are n × (stop − start), all float64."""
+    def _parts(self, left: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        high, low = parts(left, 1, self.bits)
-        torch.mm(high, self._high[:, start:stop], out=out)
-        torch.mm(torch.cat([high, low], dim=1), self._mixed[:, start:stop], out=spare)
+        high, low = parts(left, 1, self._bits)
+        return high, torch.cat([high, low], dim=1)
+
+    def rows(self, rows: slice, columns: slice, out: torch.Tensor, spare: torch.Tensor) -> None:
+        """out ← L[rows]·R[:, columns]; `out` and `spare` are float64 of that shape."""
+        import torch
+
+        high, both = self._parts(self._left[rows]) if self._cut is None else (c[rows] for c in self._cut)
+        torch.mm(high, self._high[:, columns], out=out)
+        torch.mm(both, self._mixed[:, columns], out=spare)
         out.add_(spare)
 
 

@@ -97,7 +97,7 @@ def diff(
     RefusedFileError (8).
     """
     with ExitStack() as stack:
-        opened: list[Source] = []
+        opened: list[CheckpointSource] = []
         for path in (a, b):
             opened.append(open_checkpoint(os.fspath(path), variant=variant, key=key))
             stack.callback(opened[-1].close)
@@ -117,7 +117,8 @@ def diff(
             for name in names
         ]
         unlike = tuple(row for row in apart if row.kind != "values" or row.deviation is not None)
-        files = () if tensors or not (os.path.isdir(a) and os.path.isdir(b)) else _files(one, other)
+        files = [] if tensors or not (os.path.isdir(a) and os.path.isdir(b)) else _files(one, other)
+        files += [] if tensors else _scalings(one, other)
         for source in (one, other):
             source.check_unchanged()
     return DiffResult(os.fspath(a), os.fspath(b), len(names) - len(unlike), unlike, tuple(files))
@@ -256,6 +257,17 @@ def _files(one: Source, other: Source) -> list[FileDiff]:
         elif not _same_file(one, other, name):
             found.append(FileDiff(name, "contents", _config_keys(one, other) if name == _CONFIG else ()))
     return found
+
+
+def _scalings(one: CheckpointSource, other: CheckpointSource) -> list[FileDiff]:
+    """What the headers of two LoRAs of diffusers say of their scaling, if that differs: PEFT has a file for it."""
+    ours, theirs = (
+        json.loads(source.metadata.get(METADATA) or "{}") if source.is_pipeline_lora else None for source in (one, other)
+    )
+    if ours == theirs or not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return []
+    keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+    return [FileDiff(METADATA, "contents", tuple((key, ours.get(key), theirs.get(key)) for key in keys))]
 
 
 def _same_file(one: Source, other: Source, name: str) -> bool:

@@ -14,6 +14,7 @@ from rsoup.storage.checkpoint_source import CheckpointSource
 COMPONENT: Final = re.compile(
     r"^(?P<component>unet|transformer(?:_2|_ref)?|text_encoder(?:_[23])?|connectors|text_conditioner)\."
 )
+_PIPELINE: Final = "model_index.json"
 _FLUX: Final = re.compile(r"^lora_unet_(?:double|single|joint|context|noise|transformer)_")
 _FOLD: Final = "fold it into its base with the tool that made it, and mix the full checkpoints"
 
@@ -21,7 +22,7 @@ _FOLD: Final = "fold it into its base with the tool that made it, and mix the fu
 def recognised(source: CheckpointSource, shown: str) -> CheckpointSource:
     """The same source, which knows it if it is a LoRA of diffusers; refused where it is another tool's.
 
-    Raises RefusedFileError E0812 (PEFT's file without its configuration), E0825 (a dialect that is not mixed) and
+    Raises RefusedFileError E0809 (in the folder of a pipeline), E0812 (PEFT's file without its configuration), E0825 (a dialect that is not mixed) and
     E0826 (factors among a model's own weights).
     """
     if any(file.name in ADAPTER_FILES for file in source.files) and ADAPTER_CONFIG in source.side_files:
@@ -30,6 +31,13 @@ def recognised(source: CheckpointSource, shown: str) -> CheckpointSource:
     if dialect is None:
         return source
     if dialect == dialects.DIFFUSERS and not source.keyed:
+        if _PIPELINE in source.side_files:
+            raise RefusedFileError(
+                "E0809",
+                "a pipeline and a LoRA lie in one folder",
+                where=shown,
+                hint=f"name the LoRA's file ({shown}/{source.files[0].name}), or move it out of the folder",
+            )
         source.is_pipeline_lora = True
         return source
     raise _refusal(dialect, source, shown)
