@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import adapters as zoo
+import peft
 import pytest
 import torch
 import transformers
@@ -263,6 +264,98 @@ def test_an_adapter_soup_on_a_base_with_an_adapter(zoo_folder: Path, tmp_path: P
 
     one, two = (load_file(tmp_path / side / WEIGHTS) for side in ("one", "two"))
     assert all(torch.allclose(one[key], two[key], rtol=1e-6, atol=0) for key in two)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_head_on_a_base_of_float64(stacked: bool, zoo_folder: Path, tmp_path: Path) -> None:
+    """A head that replaces one which is read as float64: of CHECKPOINT+ADAPTER, or stored so."""
+    below, heads = zoo.make("lm-head", zoo_folder), zoo.make("head-both", zoo_folder)
+    base: object = f"{below.base}+{below.adapters[0]}"
+    if not stacked:
+        first = library.make_recipe([below.adapters[0]], base=below.base, fold=True, dtype="float64")
+        library.merge(first, tmp_path / "base")
+        base = tmp_path / "base"
+
+    fold(heads, tmp_path / "soup", base=base, dtype="float64")
+
+    one, two = (load_file(a / WEIGHTS)["base_model.model.lm_head.weight"].double() for a in heads.adapters)
+    found = read_tensors(tmp_path / "soup")["lm_head.weight"]
+    assert torch.allclose(found, 0.6 * one + 0.4 * two, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("bias", ["lora_only", "all"])
+def test_biases_of_a_model_without_its_head(bias: str, zoo_folder: Path, tmp_path: Path) -> None:
+    """An adapter of the bare BERT, on the checkpoint of BERT with a head: the same tensors under longer names."""
+    base = zoo.make("bert-score", zoo_folder).base
+    wanted: list[Tensors] = []
+    for number in (0, 1):
+        torch.manual_seed(number)
+        model = transformers.AutoModel.from_pretrained(base)
+        config = peft.LoraConfig(r=4, target_modules=["query", "value"], bias=bias)  # type: ignore[arg-type]
+        trained = peft.get_peft_model(model, config)
+        with torch.no_grad():
+            for weight in trained.parameters():
+                if weight.requires_grad:
+                    weight.add_(0.02 * torch.randn_like(weight))
+        trained.save_pretrained(str(tmp_path / str(number)))
+        wanted.append({f"bert.{k}": v.double() for k, v in trained.double().merge_and_unload().state_dict().items()})  # fmt: skip
+    recipe = library.make_recipe(
+        [tmp_path / "0", tmp_path / "1"], mix=["0.6", "0.4"], base=base, fold=True, dtype="float64"
+    )
+
+    library.merge(recipe, tmp_path / "soup")
+
+    found, start = read_tensors(tmp_path / "soup"), zoo.base_weights(base)
+    assert found.keys() == start.keys()
+    for name, value in found.items():
+        mean = 0.6 * wanted[0][name] + 0.4 * wanted[1][name] if name in wanted[0] else start[name]
+        assert torch.allclose(value, mean, rtol=1e-12, atol=1e-14), name
+
+
+@pytest.mark.parametrize("exponent", [3, 6, 12])
+@pytest.mark.parametrize("name", ["plain", "dora", "embed"])
+def test_unbalanced_factors_lose_nothing(
+    name: str, exponent: int, zoo_folder: Path, tmp_path: Path
+) -> None:
+    """A rank whose A is a million times larger and whose B is as much smaller: the same product."""
+    made = zoo.make(name, zoo_folder)
+    sizes = torch.tensor([10.0**exponent, 10.0**-exponent, 1.0, 1.0])
+
+    def scaled(tensors: Tensors) -> None:
+        for key, value in tensors.items():
+            if ".lora_A" in key or key.endswith("embedding_A"):
+                tensors[key] = value * sizes[:, None]
+            elif ".lora_B" in key or key.endswith("embedding_B"):
+                tensors[key] = value / sizes[None, :]
+
+    adapters = tuple(edited(a, tmp_path / f"{i}", None, scaled) for i, a in enumerate(made.adapters))
+    skewed = zoo.Made(made.kind, made.base, adapters)
+
+    fold(skewed, tmp_path / "soup", dtype="float64")
+
+    assert gap(read_tensors(tmp_path / "soup"), soup_of(skewed), made.base) < EXACT
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "what"),
+    [
+        ("alora", "E0340", "only after its invocation tokens"),
+        ("conv-groups", "E0340", "a convolution of 2 groups"),
+        ("lora-bias-nowhere", "E0342", "does not fit this base"),
+        ("resized-half", "E0342", "has no 'lm_head.weight' of that length"),
+    ],
+)
+def test_what_no_weights_hold(name: str, code: str, what: str, zoo_folder: Path, tmp_path: Path) -> None:
+    """Adapters that PEFT writes and that cannot be folded, or not into a model that loads."""
+    made = zoo.make(name, zoo_folder)
+
+    with pytest.raises(IncompatibleError) as error:
+        fold(made, tmp_path / "soup")
+
+    assert error.value.code == code
+    assert what in str(error.value)
+    assert error.value.hint
+    assert tree(tmp_path) == {}
 
 
 # --- the base

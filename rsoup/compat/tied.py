@@ -18,10 +18,13 @@ EMBEDDING: Final = re.compile(
 def is_tied(source: Source) -> bool:
     """Whether a model's head is its embeddings: its configuration says so, or it has a head and stores none."""
     config: Mapping[str, object] = config_of(source) or {}
+    names = config.get("architectures")
+    heads = ("CausalLM", "LMHeadModel", "ConditionalGeneration")
+    headed = isinstance(names, list) and any(str(name).endswith(heads) for name in names)
+    if isinstance(names, list) and names and not headed:
+        return False  # a classifier's configuration may say tied, and there is no head to tie
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
         if isinstance(tied := part.get("tie_word_embeddings"), bool):
             return tied
-    names = config.get("architectures")
-    heads = ("CausalLM", "LMHeadModel", "ConditionalGeneration")
-    return isinstance(names, list) and any(str(name).endswith(heads) for name in names)
+    return headed

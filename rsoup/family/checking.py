@@ -185,7 +185,7 @@ def _as_checkpoints(
     threads: int | None,
     progress: OnProgress | None,
 ) -> _Found:
-    full, mounts = mounted(recipe, [*fine_tuned, *([base] if base is not None else [])])
+    full, mounts = mounted(recipe, [*fine_tuned, *([base] if base is not None else [])], weights=not headers)
     reference: Source | None = full[-1] if base is not None else None
     without = _dropped(full, drop)
     sources, reference, views = aligned(

@@ -53,9 +53,11 @@ def _groups(adapters: Sequence[Adapter], values: Sequence[object]) -> list[str]:
 
 
 def _bases(adapters: Sequence[Adapter]) -> Iterator[tuple[str, Problem]]:
-    bases = [(adapter.config.base or "").rstrip("/") for adapter in adapters]
+    """An adapter that names no base contradicts none."""
+    named = [adapter for adapter in adapters if adapter.config.base]
+    bases = [(adapter.config.base or "").rstrip("/") for adapter in named]
     if len(set(bases)) > 1:
-        yield "base", Problem("base", f"trained on different bases: {' and '.join(_groups(adapters, bases))}")
+        yield "base", Problem("base", f"trained on different bases: {' and '.join(_groups(named, bases))}")
     revisions = [adapter.config.revision for adapter in adapters]
     if len({revision for revision in revisions if revision is not None}) > 1:
         yield (

@@ -25,6 +25,7 @@ class Ground:
 
     base: Source = field(repr=False)
     seen: tuple[AdaptedSource, ...] = field(repr=False)
+    _norms: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict, repr=False)
 
     def place(self, adapter: int, update: LowRank) -> Placed:
         """Where an update lies in the base."""
@@ -37,9 +38,13 @@ class Ground:
         return matrix(self.seen[adapter].ground, self.place(adapter, update))
 
     def norms(self, adapter: int, update: LowRank) -> torch.Tensor:
-        """‖θ₀ + s·B·A‖ of every output of an update's module, float64."""
-        where, source = self.place(adapter, update), self.seen[adapter]
-        return adapted_norms(where, source.ground, factors_of(source.adapter, where, source.ground))
+        """‖θ₀ + s·B·A‖ of every output of an update's module, float64; taken once, for both passes and every λ."""
+        key = (adapter, update.module)
+        if key not in self._norms:
+            where, source = self.place(adapter, update), self.seen[adapter]
+            factors = factors_of(source.adapter, where, source.ground)
+            self._norms[key] = adapted_norms(where, source.ground, factors)
+        return self._norms[key]
 
     def norms_with(self, adapter: int, update: LowRank, b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
         """‖θ₀ + B·A‖ of every output for other factors (rows × r, r × columns) in that place."""

@@ -49,7 +49,9 @@ def with_base(recipe: Recipe, sources: Sequence[CheckpointSource]) -> tuple[Reci
     return replace(recipe, base=path), [f"the base is the one the adapters name: {show(path)}"]
 
 
-def mounted(recipe: Recipe, opened: Sequence[CheckpointSource]) -> tuple[list[Source], list[str]]:
+def mounted(
+    recipe: Recipe, opened: Sequence[CheckpointSource], *, weights: bool = True
+) -> tuple[list[Source], list[str]]:
     """(every checkpoint as a full one, notes), the base last if the recipe has one.
 
     Raises IncompatibleError E0340 to E0345 and RefusedFileError E0820 to E0824 for adapters that cannot be, E0840 to
@@ -67,7 +69,7 @@ def mounted(recipe: Recipe, opened: Sequence[CheckpointSource]) -> tuple[list[So
     fine_tuned = opened if base is None else opened[:-1]
     sources = [_mount(source, base) for source in fine_tuned]
     adapted = [source for source in sources if isinstance(source, AdaptedSource)]
-    notes = list(untrained([source.adapter for source in adapted]))
+    notes = list(untrained([source.adapter for source in adapted])) if weights else []
     for source in adapted:
         _check_resized(source)
     everything = [*sources, *([base] if base is not None else [])]

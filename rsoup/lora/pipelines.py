@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rsoup.errors import RefusedFileError, listing
+from rsoup.errors import RefusedFileError, listing, show
 from rsoup.lora.config import FROM_BASE, AdapterConfig, parse_config
 from rsoup.lora.keys import FactorKeys, factors
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.files import parse_json
 from rsoup.storage.lora_file import COMPONENT, conversion
 from rsoup.tensors import Header
@@ -127,6 +128,13 @@ def _said(metadata: Mapping[str, str], where: str) -> Mapping[str, object] | Non
             hint="save the LoRA again with diffusers",
         )
     return found
+
+
+def unlike_metadata(one: CheckpointSource, other: CheckpointSource) -> tuple[tuple[str, object, object], ...]:
+    """(key, in one, in the other) of what two LoRAs say of themselves and differ in. Raises RefusedFileError E0827."""
+    ours, theirs = (_said(source.metadata, show(source.name)) or {} for source in (one, other))
+    keys = sorted({*ours, *theirs})
+    return tuple((k, ours.get(k), theirs.get(k)) for k in keys if ours.get(k) != theirs.get(k))
 
 
 def _config(said: Mapping[str, object], component: str, where: str, path: str) -> AdapterConfig:

@@ -13,9 +13,11 @@ from typing import Literal
 from rsoup.compat.config import flat_config
 from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.errors import UsageError, show
+from rsoup.lora.pipelines import METADATA, unlike_metadata
 from rsoup.progress import Meter, OnProgress
 from rsoup.proof.deviation import Deviation, Part, deviation, part_of, squares_of
 from rsoup.storage.checkpoint import open_checkpoint
+from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.files import parse_json
 from rsoup.storage.protocols import Source
 from rsoup.tensors import TensorSpec
@@ -261,13 +263,8 @@ def _files(one: Source, other: Source) -> list[FileDiff]:
 
 def _scalings(one: CheckpointSource, other: CheckpointSource) -> list[FileDiff]:
     """What the headers of two LoRAs of diffusers say of their scaling, if that differs: PEFT has a file for it."""
-    ours, theirs = (
-        json.loads(source.metadata.get(METADATA) or "{}") if source.is_pipeline_lora else None for source in (one, other)
-    )
-    if ours == theirs or not isinstance(ours, dict) or not isinstance(theirs, dict):
-        return []
-    keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
-    return [FileDiff(METADATA, "contents", tuple((key, ours.get(key), theirs.get(key)) for key in keys))]
+    unlike = unlike_metadata(one, other) if one.is_pipeline_lora and other.is_pipeline_lora else ()
+    return [FileDiff(METADATA, "contents", unlike)] if unlike else []
 
 
 def _same_file(one: Source, other: Source, name: str) -> bool:
