@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -489,6 +490,24 @@ def make(name: str, folder: Path, seed: int = 0) -> Made:
             train(adapter, kind, number, base, seed)
         adapters.append(adapter)
     return Made(kind, base, tuple(adapters))
+
+
+def edited(
+    adapter: Path,
+    folder: Path,
+    config: Mapping[str, object] | None = None,
+    tensors: Callable[[Tensors], object] | None = None,
+) -> Path:
+    """A copy of an adapter with other settings (`...` takes one out), and with `tensors` applied to its tensors."""
+    shutil.copytree(adapter, folder)
+    found = {**json.loads((folder / "adapter_config.json").read_text()), **(config or {})}
+    kept = {key: value for key, value in found.items() if value is not ...}
+    (folder / "adapter_config.json").write_text(json.dumps(kept))
+    if tensors is not None:
+        stored = load_file(folder / "adapter_model.safetensors")
+        tensors(stored)
+        save_file(stored, folder / "adapter_model.safetensors", {"format": "pt"})
+    return folder
 
 
 # --- The oracle: dense, float64, by PEFT's own merge of one adapter ---------------------------------------------

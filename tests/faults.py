@@ -346,3 +346,29 @@ class FailNth:
     def arm(self, nth: int) -> None:
         """Let the `nth` call from now on fail."""
         self.nth, self.calls = nth, 0
+
+
+_INTERRUPTED = """
+import os, signal, sys, time
+from rsoup import cli
+from rsoup.storage.files import OpenFile
+
+real, left = OpenFile.read, int(sys.argv.pop(1))
+
+def read(self, start, buffer):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+    real(self, start, buffer)
+
+OpenFile.read = read
+cli.main()
+"""
+
+
+def interrupted(nth: int, *arguments: Argument, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    """A command line that gets SIGINT while it reads from a file for the `nth` time."""
+    line = [sys.executable, "-c", _INTERRUPTED, str(nth), *map(os.fspath, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, timeout=120, check=False)

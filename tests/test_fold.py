@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,11 +15,12 @@ import pytest
 import torch
 import transformers
 from checkpoints import cooked, read_tensors, rsoup, tree, write_folder
-from faults import stray
+from faults import interrupted, stray
 from safetensors.torch import load_file, save_file
 
 import rsoup as library
 from rsoup.errors import IncompatibleError, UsageError
+from rsoup.lora import adapted
 from rsoup.merging import MergeResult
 from rsoup.prepare import prepared
 from rsoup.storage.files import OpenFile
@@ -32,9 +31,7 @@ LOW_RANK = [name for name, kind in zoo.KINDS.items() if not kind.fold_only]
 EXACT = 1e-12  # relative to ‖soup − base‖
 
 
-def fold(
-    made: zoo.Made, out: Path, mix: Sequence[str] = ("0.6", "0.4"), **options: object
-) -> MergeResult:
+def fold(made: zoo.Made, out: Path, mix: Sequence[str] = ("0.6", "0.4"), **options: object) -> MergeResult:
     """The soup of a kind's adapters and their base at `out`, as full weights."""
     settings = {"base": made.base, "fold": True, **options}
     recipe = library.make_recipe(list(made.adapters), mix=list(mix), **settings)  # type: ignore[arg-type]
@@ -86,21 +83,6 @@ def full_tune(base: Path, folder: Path, seed: int = 0, step: float = 0.05) -> Pa
         noise = torch.randn(value.shape, generator=generator)
         moved[name] = (value + step * noise * value.double().square().mean().sqrt()).to(value.dtype)
     save_file(moved, folder / "model.safetensors", {"format": "pt"})
-    return folder
-
-
-def edited(
-    adapter: Path, folder: Path, config: Mapping[str, object] | None = None,
-    tensors: Callable[[Tensors], object] | None = None,
-) -> Path:
-    """A copy of an adapter with other settings, and with `tensors` applied to its tensors."""
-    shutil.copytree(adapter, folder)
-    found = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps({**found, **(config or {})}))
-    if tensors is not None:
-        stored = load_file(folder / WEIGHTS)
-        tensors(stored)
-        save_file(stored, folder / WEIGHTS, {"format": "pt"})
     return folder
 
 
@@ -243,9 +225,7 @@ def test_adapters_on_adapters(names: tuple[str, str], zoo_folder: Path, tmp_path
     recipe = library.make_recipe([f"{first.base}+{one}+{two}"], base=first.base, dtype="float64")
     library.merge(recipe, tmp_path / "soup")
 
-    library.merge(
-        library.make_recipe([one], base=first.base, fold=True, dtype="float64"), tmp_path / "below"
-    )
+    library.merge(library.make_recipe([one], base=first.base, fold=True, dtype="float64"), tmp_path / "below")
     wanted = zoo.adapted_weights(tmp_path / "below", two)
     assert gap(read_tensors(tmp_path / "soup"), wanted, first.base) < EXACT
 
@@ -292,13 +272,15 @@ def test_biases_of_a_model_without_its_head(bias: str, zoo_folder: Path, tmp_pat
         torch.manual_seed(number)
         model = transformers.AutoModel.from_pretrained(base)
         config = peft.LoraConfig(r=4, target_modules=["query", "value"], bias=bias)  # type: ignore[arg-type]
-        trained = peft.get_peft_model(model, config)
+        with zoo.expected_warnings():
+            trained = peft.get_peft_model(model, config)
         with torch.no_grad():
             for weight in trained.parameters():
                 if weight.requires_grad:
                     weight.add_(0.02 * torch.randn_like(weight))
         trained.save_pretrained(str(tmp_path / str(number)))
-        wanted.append({f"bert.{k}": v.double() for k, v in trained.double().merge_and_unload().state_dict().items()})  # fmt: skip
+        merged = trained.double().merge_and_unload().state_dict()
+        wanted.append({f"bert.{name}": value for name, value in merged.items()})
     recipe = library.make_recipe(
         [tmp_path / "0", tmp_path / "1"], mix=["0.6", "0.4"], base=base, fold=True, dtype="float64"
     )
@@ -314,9 +296,7 @@ def test_biases_of_a_model_without_its_head(bias: str, zoo_folder: Path, tmp_pat
 
 @pytest.mark.parametrize("exponent", [3, 6, 12])
 @pytest.mark.parametrize("name", ["plain", "dora", "embed"])
-def test_unbalanced_factors_lose_nothing(
-    name: str, exponent: int, zoo_folder: Path, tmp_path: Path
-) -> None:
+def test_unbalanced_factors_lose_nothing(name: str, exponent: int, zoo_folder: Path, tmp_path: Path) -> None:
     """A rank whose A is a million times larger and whose B is as much smaller: the same product."""
     made = zoo.make(name, zoo_folder)
     sizes = torch.tensor([10.0**exponent, 10.0**-exponent, 1.0, 1.0])
@@ -328,7 +308,7 @@ def test_unbalanced_factors_lose_nothing(
             elif ".lora_B" in key or key.endswith("embedding_B"):
                 tensors[key] = value / sizes[None, :]
 
-    adapters = tuple(edited(a, tmp_path / f"{i}", None, scaled) for i, a in enumerate(made.adapters))
+    adapters = tuple(zoo.edited(a, tmp_path / f"{i}", None, scaled) for i, a in enumerate(made.adapters))
     skewed = zoo.Made(made.kind, made.base, adapters)
 
     fold(skewed, tmp_path / "soup", dtype="float64")
@@ -388,7 +368,7 @@ def test_a_base_that_is_nowhere(
     """A name of the Hub, two names, no name: --base is asked for."""
     made = zoo.make("plain", zoo_folder)
     sides = [
-        edited(adapter, tmp_path / str(i), {"base_model_name_or_path": name})
+        zoo.edited(adapter, tmp_path / str(i), {"base_model_name_or_path": name})
         for i, (adapter, name) in enumerate(zip(made.adapters, named, strict=True))
     ]
 
@@ -499,7 +479,7 @@ def test_other_files_are_the_bases(zoo_folder: Path, tmp_path: Path) -> None:
     base = shutil.copytree(made.base, tmp_path / "base")
     (base / "tokenizer.json").write_text('{"version": "1.0"}')
     (base / "chat_template.jinja").write_text("{{ messages }}")
-    adapter = edited(made.adapters[0], tmp_path / "adapter")
+    adapter = zoo.edited(made.adapters[0], tmp_path / "adapter")
     (adapter / "of-the-adapter.json").write_text("{}")
 
     fold(zoo.Made(made.kind, base, (adapter, made.adapters[1])), tmp_path / "soup")
@@ -550,7 +530,7 @@ def test_what_the_dtype_rounds_away_is_told(shrink: float, zoo_folder: Path, tmp
         for name in tensors:
             tensors[name] = tensors[name] * (shrink if "lora_B" in name else 1.0)
 
-    adapters = tuple(edited(a, tmp_path / f"{i}", None, shrunk) for i, a in enumerate(made.adapters))
+    adapters = tuple(zoo.edited(a, tmp_path / f"{i}", None, shrunk) for i, a in enumerate(made.adapters))
     small = zoo.Made(made.kind, made.base, adapters)
 
     result = fold(small, tmp_path / "soup")
@@ -576,15 +556,19 @@ def test_the_remedy_is_told(zoo_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["all-linear", "dora", "embed", "conv", "gpt2", "moe-gpt-oss", "tokens-both", "lora-bias", "pissa"])  # fmt: skip
-def test_blocks_and_threads_change_nothing(name: str, zoo_folder: Path, tmp_path: Path) -> None:
+def test_blocks_and_threads_change_nothing(
+    name: str, zoo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cut at any element, made by any number of threads: the same bytes."""
     made = zoo.make(name, zoo_folder)
     recipe = library.make_recipe(list(made.adapters), mix=["0.6", "0.4"], base=made.base, fold=True)
 
     soups = []
-    with prepared(recipe, str(tmp_path / "soup")) as ready:
-        *sides, base = ready.sources
-        for block, threads in ((None, 1), (7, 1), (33, 3), (1000, 2)):
+    for block, threads, chunk in ((None, 1, None), (7, 1, None), (33, 3, 7), (1000, 2, 50)):
+        if chunk is not None:
+            monkeypatch.setattr(adapted, "_CHUNK", chunk)
+        with prepared(recipe, str(tmp_path / "soup")) as ready:
+            *sides, base = ready.sources
             soups.append(cooked(recipe, sides, base, threads=threads, block_elements=block))
 
     assert all(found == soups[0] for found in soups[1:])
@@ -606,6 +590,7 @@ def test_nothing_is_held_but_blocks_and_factors(
 
     with prepared(recipe, str(tmp_path / "soup")) as ready:
         monkeypatch.setattr(OpenFile, "read", read)
+        monkeypatch.setattr(adapted, "_CHUNK", 128)
         *sides, base = ready.sources
         cooked(recipe, sides, base, block_elements=128)
 
@@ -636,7 +621,7 @@ def test_an_untrained_adapter_is_noted(zoo_folder: Path, tmp_path: Path) -> None
         for name in tensors:
             tensors[name] = tensors[name] * (0.0 if "lora_B" in name else 1.0)
 
-    fresh = edited(made.adapters[0], tmp_path / "fresh", None, zero)
+    fresh = zoo.edited(made.adapters[0], tmp_path / "fresh", None, zero)
 
     result = fold(zoo.Made(made.kind, made.base, (fresh, made.adapters[1])), tmp_path / "soup")
 
@@ -653,7 +638,7 @@ def test_a_factor_that_is_not_finite(value: float, zoo_folder: Path, tmp_path: P
     def broken(tensors: Tensors) -> None:
         tensors[next(n for n in tensors if "lora_A" in n)].view(-1)[5] = value
 
-    bad = edited(made.adapters[0], tmp_path / "bad", None, broken)
+    bad = zoo.edited(made.adapters[0], tmp_path / "bad", None, broken)
 
     with pytest.raises(IncompatibleError) as error:
         fold(zoo.Made(made.kind, made.base, (bad, made.adapters[1])), tmp_path / "soup")
@@ -704,42 +689,16 @@ def test_full_weights_have_no_rank(options: dict[str, object], zoo_folder: Path,
     """--rank and --max-error beside --fold, or beside a full fine-tune, are refused rather than ignored."""
     made = zoo.make("plain", zoo_folder)
 
-    for sides, fold_ in ((list(made.adapters), True), ([made.adapters[0], made.base], False)):
+    mixed = zoo.Made(made.kind, made.base, (made.adapters[0], made.base))
+    for sides, flag in ((made, True), (mixed, False)):
         with pytest.raises(UsageError) as error:
-            recipe = library.make_recipe(sides, uniform=True, base=made.base, fold=fold_, **options)  # type: ignore[arg-type]
-            library.merge(recipe, tmp_path / "soup")
+            fold(sides, tmp_path / "soup", fold=flag, **options)
         assert error.value.code == "E0206"
 
     assert tree(tmp_path) == {}
 
 
 # --- stopped in the middle
-
-
-INTERRUPTED = """
-import os, signal, sys, time
-from rsoup import cli
-from rsoup.storage.files import OpenFile
-
-real, left = OpenFile.read, int(sys.argv.pop(1))
-
-def read(self, start, buffer):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)
-    real(self, start, buffer)
-
-OpenFile.read = read
-cli.main()
-"""
-
-
-def interrupted(nth: int, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    """A command line that gets SIGINT while it reads a file for the `nth` time."""
-    line = [sys.executable, "-c", INTERRUPTED, str(nth), *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("nth", [12, 60, 110])

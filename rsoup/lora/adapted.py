@@ -37,7 +37,7 @@ class AdaptedSource(View):
             adapter = without(adapter, HEAD)  # the embeddings' again, which the base stores once
         ground, names = _ground(base, adapter)
         super().__init__(ground)
-        self.name = adapter.name
+        self.name, self.config = adapter.name, adapter.config
         self.adapter = adapter
         self._placed: Mapping[str, Placed] = {
             **placed(adapter, ground.header, names),

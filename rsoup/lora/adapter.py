@@ -14,6 +14,7 @@ from rsoup.lora.foreign import FOLDABLE
 from rsoup.lora.keys import FactorKeys, check_floats, sorted_keys
 from rsoup.lora.parameters import parameters
 from rsoup.lora.pipelines import joined, parts_of
+from rsoup.lora.token_rows import indices
 from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
@@ -174,7 +175,7 @@ def read_adapter(source: Source) -> Adapter:
         raise RefusedFileError(
             "E0822", "it holds no update at all", where=where, hint="fetch or save it again"
         )
-    rows = {name: (_indices(name, key, source, config), key) for name, key in keys.rows.items()}
+    rows = {name: (indices(name, key, source, config), key) for name, key in keys.rows.items()}
     return Adapter(source.name, source, config, updates, keys.tensors, rows, keys.beneath)
 
 
@@ -259,27 +260,6 @@ def _check_grown(keys: FactorKeys, source: Source, rank: int, rows: int, where: 
                 where=where,
                 hint="the tensors are not of one adapter: fetch or save it again",
             )
-
-
-def _indices(name: str, key: str, source: Source, config: AdapterConfig) -> tuple[int, ...]:
-    """Which rows of an embedding `trainable_token_indices` names; as many as the file holds."""
-    declared = config.raw.get("token_indices" if config.peft_type == TOKENS else "trainable_token_indices")
-    module = name.removesuffix(".weight")
-    found: object = declared
-    if isinstance(declared, dict):
-        found = next((v for k, v in declared.items() if module == k or module.endswith(f".{k}")), None)
-    count = source.header[key].shape[0] if source.header[key].shape else 0
-    fits = isinstance(found, list) and all(
-        isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in found
-    )
-    if not fits or not isinstance(found, list) or len(found) != count or len(set(found)) != count:
-        raise RefusedFileError(
-            "E0824",
-            f"'{show(key)}' has {count} rows, and its configuration does not name as many tokens",
-            where=show(source.name),
-            hint="the tensors and adapter_config.json are not of one adapter: fetch or save it again",
-        )
-    return tuple(found)
 
 
 def without(adapter: Adapter, tensor: str) -> Adapter:

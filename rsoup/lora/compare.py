@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from rsoup.errors import IncompatibleError, Problem, listing, show
 from rsoup.lora.adapter import Adapter
 from rsoup.lora.config import AdapterConfig
 
 _MAX_RANK = 512
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class _Configured(Protocol):
+    """An adapter, as far as its name and configuration go."""
+
+    @property
+    def name(self) -> str:
+        """The ingredient's name."""
+
+    @property
+    def config(self) -> AdapterConfig:
+        """Its configuration."""
 
 
 def compared(adapters: Sequence[Adapter], allow: Sequence[str], *, with_base: bool) -> list[str]:
@@ -37,14 +52,36 @@ def compared(adapters: Sequence[Adapter], allow: Sequence[str], *, with_base: bo
         raise IncompatibleError(
             "E0346", "the adapters do not belong together", details=(*refused, *shapes), hint=hint
         )
-    if not with_base and all(adapter.config.revision is None for adapter in adapters):
+    remote = len(adapters) > 1 and any(is_repository(adapter.config.base) for adapter in adapters)
+    if remote and not with_base and all(adapter.config.revision is None for adapter in adapters):
         notes.append(
             "the adapters do not say on which revision of their base they were trained; it is taken to be one"
         )
     return notes
 
 
-def _groups(adapters: Sequence[Adapter], values: Sequence[object]) -> list[str]:
+def is_repository(base: str | None) -> bool:
+    """Whether a base is a repository of the Hub, which may have changed between two trainings, by its name."""
+    return base is not None and _REPOSITORY.fullmatch(base) is not None
+
+
+def same_base(adapters: Sequence[_Configured], allow: Sequence[str]) -> list[str]:
+    """Notes, if these adapters may be folded into one base.
+
+    Raises IncompatibleError E0346 where they name other bases or revisions, unless `allow` holds `base`.
+    """
+    problems = [problem for _, problem in _bases(adapters)]
+    if not problems or "base" in allow:
+        return [f"allowed: {problem.what}" for problem in problems]
+    raise IncompatibleError(
+        "E0346",
+        "the adapters do not belong together",
+        details=tuple(problems),
+        hint="an adapter means something on its own base only; if these are names of one model: --allow base",
+    )
+
+
+def _groups(adapters: Sequence[_Configured], values: Sequence[object]) -> list[str]:
     """`'a' (x)` for each different value, with the names of all that have it."""
     having: dict[object, list[str]] = {}
     for adapter, value in zip(adapters, values, strict=True):
@@ -52,7 +89,7 @@ def _groups(adapters: Sequence[Adapter], values: Sequence[object]) -> list[str]:
     return [f"{show(value)} ({listing(names, 3)})" for value, names in having.items()]
 
 
-def _bases(adapters: Sequence[Adapter]) -> Iterator[tuple[str, Problem]]:
+def _bases(adapters: Sequence[_Configured]) -> Iterator[tuple[str, Problem]]:
     """An adapter that names no base contradicts none."""
     named = [adapter for adapter in adapters if adapter.config.base]
     bases = [(adapter.config.base or "").rstrip("/") for adapter in named]

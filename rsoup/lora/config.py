@@ -99,7 +99,8 @@ def parse_config(data: bytes, where: str) -> AdapterConfig:
     )
     if found.is_low_rank:
         if found.peft_type == "LORA" and 0.0 in (found.lora_alpha, *found.alpha_pattern.values()):
-            raise _wrong("lora_alpha", "a number above 0 (it would undo the adapter)", 0, where)
+            key = "lora_alpha" if found.lora_alpha == 0 else "an α of alpha_pattern"
+            raise _wrong(key, "another number than 0, which would undo the adapter", 0, where)
         _refuse(found, where)
     return found
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rsoup.errors import RefusedFileError, listing
+from rsoup.errors import RefusedFileError, listing, show
 from rsoup.tensors import Header
 
 PREFIX: Final = "base_model.model."
@@ -100,7 +100,7 @@ def factors(module: str, parts: Mapping[str, str], where: str) -> FactorKeys:
     if "a" not in parts or "b" not in parts:
         raise RefusedFileError(
             "E0822",
-            f"half an update: module '{module}' has {listing(sorted(parts.values()))} and no other factor",
+            f"half an update: module '{show(module)}' has {listing(sorted(parts.values()))} and no other factor",
             where=where,
             hint="an incomplete save or download? fetch or save it again",
         )

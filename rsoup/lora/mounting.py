@@ -11,6 +11,7 @@ from rsoup.dialects import is_adapter_place
 from rsoup.errors import IncompatibleError, UsageError, listing, show
 from rsoup.lora.adapted import AdaptedSource
 from rsoup.lora.adapter import is_adapter, read_adapter, read_config, untrained
+from rsoup.lora.compare import same_base
 from rsoup.lora.config import TOKENS
 from rsoup.lora.foreign_source import ForeignSource
 from rsoup.recipe import Recipe
@@ -72,6 +73,8 @@ def mounted(
     notes = list(untrained([source.adapter for source in adapted])) if weights else []
     for source in adapted:
         _check_resized(source)
+    alone = [s for s, file in zip(sources, fine_tuned, strict=True) if file.under is None]
+    notes += same_base([s for s in alone if isinstance(s, _MOUNTED)], recipe.allow)
     everything = [*sources, *([base] if base is not None else [])]
     everything, more = _untied(everything, notes)
     return _with_new_heads(everything, recipe, more)
