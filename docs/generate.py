@@ -32,6 +32,7 @@ EXITS = {
     "1": "a bug, or a broken installation: please report it",
     "2": "the command line, a recipe or a number says something that cannot be meant",
     "3": "the checkpoints must not be mixed together, or not in this way",
+    "4": "a result is beyond a limit you set (`--fail-above-error`): nothing was written",
     "6": "the output: it exists, or space, memory or the disk ends",
     "7": "something is not there, or may not be read or written",
     "8": "a file was refused: malformed, hostile, corrupt, or changed while it was read",

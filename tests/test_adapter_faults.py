@@ -399,13 +399,12 @@ def test_too_large_for_float16(pair: tuple[Path, Path], tmp_path: Path) -> None:
 # --- adapters that do not belong together
 
 
-@pytest.mark.parametrize("options", [{}, {"fold": True}], ids=["adapter", "fold"])
-@pytest.mark.parametrize("name", ["plain", "loha"])
+@pytest.mark.parametrize(
+    ("name", "options"), [("plain", {}), ("plain", {"fold": True}), ("loha", {"fold": True})]
+)
 def test_other_bases(name: str, options: dict[str, object], zoo_folder: Path, tmp_path: Path) -> None:
     """E0346 with both names; --allow base goes on, and notes it."""
     made = zoo.make(name, zoo_folder)
-    if name == "loha" and not options:
-        return  # no adapter is that soup
     pair, base = made.adapters, made.base
     options = {"base": base, "max_distance": float("inf"), **options}
     other = zoo.edited(pair[1], tmp_path / "other", {"base_model_name_or_path": "org/model"})
@@ -787,6 +786,19 @@ def test_no_output_in_an_input(side: str, pair: tuple[Path, Path], tmp_path: Pat
         assert error.value.code == "E0213"
 
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "code"), [("one", b"E0213"), ("one/inside", b"E0213"), ("soup.safetensors", b"E0214")]
+)
+def test_a_dry_run_refuses_what_a_run_would(
+    out: str, code: bytes, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """An output that is an input, or one file."""
+    done = rsoup("merge", *pair, "--uniform", "-o", tmp_path / out, "--dry-run", "--overwrite")
+
+    assert done.returncode == 2
+    assert code in done.stderr
 
 
 def test_an_output_that_exists(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from rsoup.cli.figures import error_text, ranks_text
 from rsoup.cli.gates import Gates
 from rsoup.console import Console, ProgressBar
 from rsoup.errors import IncompatibleError, Problem, UsageError, show
-from rsoup.lora.merging import Cooked, merge_adapters
+from rsoup.lora.merging import Cooked, check_place, merge_adapters
 from rsoup.lora.opening import opened
 from rsoup.lora.planning import Planned, check_gate, planned
 from rsoup.lora.result import AdapterMeasures, measures_json
 from rsoup.lora.serving import command, lint
 from rsoup.recipe import Recipe
-from rsoup.storage.target import check_target, free_bytes, size_text
+from rsoup.storage.target import free_bytes, size_text
 from rsoup.tensors import Header
 
 
@@ -144,8 +144,8 @@ def show_plan(
     console: Console,
 ) -> None:
     """Print what a merge would write and how exact it would be; the factors are read for that, nothing is written."""
-    check_target(out, [], overwrite=overwrite)
     with opened(recipe, threads=threads) as ready, ProgressBar(console) as bar:
+        check_place(ready, out, overwrite=overwrite)
         (plan,) = planned(ready, [(recipe, out)], threads=threads, progress=bar)
         check_gate(plan, gates.fail_above_error)
         if gates.serve is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from rsoup.errors import IncompatibleError, UsageError, listing, show
 from rsoup.lora.adapter import Adapter, LowRank
 from rsoup.recipe import Recipe
+
+Mixes = Callable[[str], dict[int, Fraction]]
+"""A tensor's name → λ of every adapter that has one there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +131,19 @@ def make(recipe: Recipe, adapters: Sequence[Adapter], alike: Mapping[int, int]) 
     return Design(recipe, tuple(adapters), modules, wholes, rows, tuple(sorted(used)), copied)
 
 
+def left_out(design: Design, alike: Mapping[int, int]) -> Design:
+    """The modules that --drop keeps out of a design, as a design of their own."""
+    whole = make(replace(design.recipe, drop=()), design.adapters, alike)
+    kept = {module.name for module in design.modules}
+    return replace(whole, modules=tuple(m for m in whole.modules if m.name not in kept), copy=None)
+
+
 def _is_whole(recipe: Recipe) -> bool:
     return recipe.rank is None and recipe.max_error is None
 
 
-def _only(adapters: Sequence[Adapter], mixes: object) -> int | None:
+def _only(adapters: Sequence[Adapter], mixes: Mixes) -> int | None:
     """The adapter that has λ = 1 everywhere, with no other beside it."""
-    assert callable(mixes)
     names = {name for adapter in adapters for name in touched(adapter)}
     found = [mixes(name) for name in names]
     one = next(iter(found[0]), None) if found else None
@@ -149,8 +158,7 @@ def touched(adapter: Adapter) -> Iterator[str]:
     yield from adapter.rows
 
 
-def _modules(adapters: Sequence[Adapter], mixes: object, drop: frozenset[str]) -> Iterator[Module]:
-    assert callable(mixes)
+def _modules(adapters: Sequence[Adapter], mixes: Mixes, drop: frozenset[str]) -> Iterator[Module]:
     names = dict.fromkeys(name for adapter in adapters for name in adapter.updates)
     for name in names:
         tensor = f"{name}.weight"
@@ -165,8 +173,7 @@ def _modules(adapters: Sequence[Adapter], mixes: object, drop: frozenset[str]) -
             yield Module(name, shares, sum(mix.values(), Fraction(0)), dora)
 
 
-def _wholes(adapters: Sequence[Adapter], mixes: object, drop: frozenset[str]) -> Iterator[Whole]:
-    assert callable(mixes)
+def _wholes(adapters: Sequence[Adapter], mixes: Mixes, drop: frozenset[str]) -> Iterator[Whole]:
     stored = [{**adapter.beneath, **adapter.tensors} for adapter in adapters]
     for name in dict.fromkeys(name for keys in stored for name in keys):
         if name in drop:
@@ -177,8 +184,7 @@ def _wholes(adapters: Sequence[Adapter], mixes: object, drop: frozenset[str]) ->
             yield Whole(name, terms, 1 - sum((part for _, _, part in terms), Fraction(0)))
 
 
-def _rows(adapters: Sequence[Adapter], mixes: object, drop: frozenset[str]) -> Iterator[TokenRows]:
-    assert callable(mixes)
+def _rows(adapters: Sequence[Adapter], mixes: Mixes, drop: frozenset[str]) -> Iterator[TokenRows]:
     for name in dict.fromkeys(name for adapter in adapters for name in adapter.rows):
         if name in drop:
             continue
@@ -223,7 +229,7 @@ def check_defined(design: Design, *, with_base: bool) -> None:
     if not design.modules and not design.wholes and not design.rows:
         raise UsageError(
             "E0206",
-            "nothing is left of the adapters: every λ is 0, or --drop takes all of them",
+            "nothing is left of the adapters: their λ are 0 or cancel, or --drop takes all of them",
             hint="the soup would be the base itself",
         )
     if with_base or design.copy is not None:

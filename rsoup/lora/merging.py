@@ -64,14 +64,19 @@ def merge_adapters(
     begun = time.monotonic()
     with opened(recipes[0][0], threads=threads) as ready:
         for _, out in recipes:
-            _check_out(out)
-            check_target(out, _places(ready), overwrite=overwrite)
+            check_place(ready, out, overwrite=overwrite)
         plans = planned(ready, recipes, threads=threads, progress=progress)
         for plan in plans:
             check_gate(plan, fail_above_error)
             if check is not None:
                 check(plan)
         return _write(ready, plans, overwrite=overwrite, threads=threads, progress=progress, begun=begun)
+
+
+def check_place(ready: Opened, out: str, *, overwrite: bool) -> None:
+    """Refuse an output that is no folder (E0214), or where nothing may be written (E0213, E0601, E0607)."""
+    _check_out(out)
+    check_target(out, _places(ready), overwrite=overwrite)
 
 
 def _places(ready: Opened) -> list[str]:

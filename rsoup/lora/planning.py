@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,10 @@ from rsoup.errors import GateError
 from rsoup.layout import OutputFile
 from rsoup.lora import pipelines, portable
 from rsoup.lora.adapter import is_pipeline_lora
+from rsoup.lora.algebra import tail
 from rsoup.lora.compare import rank_note
 from rsoup.lora.config import MAX_CONFIG_BYTES
-from rsoup.lora.design import Design
+from rsoup.lora.design import Design, left_out
 from rsoup.lora.factors import distance_from_soup
 from rsoup.lora.opening import Opened
 from rsoup.lora.outline import Outline, outline
@@ -102,12 +104,25 @@ def _planned(
         )
         found = measures(design, spectra, ranks)
         notes += _rank_notes(ranks)
+    notes += _drop_notes(ready, design)
     made = outline(design, ranks.chosen, spectra.stacked)
     notes += rank_note(list(ranks.chosen.values()))
     of_pipeline = design.adapters[0].of_pipeline
     config = metadata_of(made) if of_pipeline else portable.encode(portable.config_of(made, base))
     file = _file(recipe, made.header, config if of_pipeline else None)
     return Planned(recipe, out, design, made, file, made.header, config, found, tuple(notes))
+
+
+def _drop_notes(ready: Opened, design: Design) -> list[str]:
+    """A note on how much of the soup --drop leaves out."""
+    if not design.recipe.drop:
+        return []
+    without = left_out(design, ready.alike)
+    (lost,) = survey([without], ready.ground)
+    norm = math.sqrt(math.fsum(tail(v, 0) ** 2 for lists in lost.values.values() for v in lists))
+    others = len(without.wholes) + len(without.rows) - len(design.wholes) - len(design.rows)
+    more = f", and {others} tensors that are stored whole" if others else ""
+    return [f"--drop leaves out {len(without.modules)} modules with ‖ΔW‖ {norm:.4g}{more}"]
 
 
 def _file(recipe: Recipe, header: Header, metadata: bytes | None) -> OutputFile:
