@@ -70,12 +70,8 @@ def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[P
         fine_tuned = open_all(recipe, recipe.checkpoints(), recipe.allow, stack)
         recipe, found = with_base(recipe, fine_tuned)
         bases = [("base", recipe.base)] if recipe.base is not None else []
-        named = [*recipe.checkpoints(), *bases]
         opened = [*fine_tuned, *open_all(recipe, bases, recipe.allow, stack)]
-        weights = [
-            os.path.join(s.folder, file.name) for s in opened for file in s.files
-        ]  # links to elsewhere
-        check_target(out, [*(uri for _, uri in named), *weights], overwrite=overwrite)
+        check_target(out, [place for source in opened for place in source.places], overwrite=overwrite)
         sources, notes = compared(recipe, opened, recipe.allow)
         base = sources[-1] if recipe.base is not None else None
         plan = plans.make(

@@ -249,7 +249,9 @@ class Form:
             raise UsageError("E0220", f"'{show(text)}' starts with '~'", hint=hint)
         if not self._folder or os.path.isabs(text) or "://" in text:
             return text
-        return os.path.normpath(os.path.join(self._folder, text))
+        whole = os.path.normpath(os.path.join(self._folder, text))
+        parts = [text] if os.path.lexists(whole) else text.split("+")  # CHECKPOINT+ADAPTER
+        return "+".join(os.path.normpath(os.path.join(self._folder, part)) for part in parts)
 
 
 def _one_of(what: str, choices: Sequence[str]) -> Callable[[str], str]:

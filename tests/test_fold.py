@@ -727,7 +727,7 @@ def test_an_interrupted_fold_is_begun_again(nth: int, zoo_folder: Path, tmp_path
     [
         "base",
         "adapter",
-        pytest.param("other", marks=pytest.mark.xfail(reason="prepare.prepared does not look under it")),
+        "other",
     ],
 )
 def test_no_input_is_written_over(side: str, zoo_folder: Path, tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def show_plan(
         data = {
             "dry_run": True,
             "out": out,
-            "recipe": {"sha256": recipe.sha256(), "canonical": recipe.canonical()},
+            "recipe": {"sha256": plan.recipe.sha256(), "canonical": plan.recipe.canonical()},
             "bytes": plan.nbytes,
             "bytes_read": ready.read_nbytes,
             "bytes_free": free,

@@ -109,6 +109,11 @@ def figures(found: AdapterMeasures) -> list[str]:
         )
     elif found.ranks is not None:
         lines += ranks_text(found.ranks)
+    if found.stored_error is not None and found.stored_error > 1e-6:
+        remedy = "; --dtype float32 keeps it" if found.stored_error > 0.0005 else ""
+        lines.append(
+            f"  stored    {error_text(found.stored_error)} of ‖ΔW‖ is rounded away by the factors' dtype{remedy}"
+        )
     return lines
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from rsoup.digests import ChunkHasher, tensor_digest
 from rsoup.errors import IncompatibleError, show
 from rsoup.lora.adapter import read_float64
-from rsoup.lora.algebra import truncated
+from rsoup.lora.algebra import difference_norm, truncated
 from rsoup.lora.blocks import Shared, weighted
 from rsoup.lora.factors import factor_average
 from rsoup.lora.ground import Ground
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     Made = dict[str, torch.Tensor]
 
 PIECE_ELEMENTS = 1 << 20
+_NARROW_BITS = 24  # factors of fewer bits than float32's are worth a word on what their rounding changes
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written: the digest of every tensor by key, and ‖rounding of the factors‖² of modules in narrow dtypes."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    rounding_squared: dict[str, float] = field(default_factory=dict)
+
 
 Task = tuple[str, str]
 """What to make: ("module", its name), ("whole", its key) or ("rows", its key)."""
@@ -38,8 +49,8 @@ def cook(
     *,
     threads: int | None = None,
     on_task: Callable[[Task], None] | None = None,
-) -> list[dict[str, str]]:
-    """Write every outline's tensors to its sink, from one reading of the factors; the digests of each, by key.
+) -> list[Written]:
+    """Write every outline's tensors to its sink, from one reading of the factors; what is known of each.
 
     What each gets is what it would get alone: outlines share a QR decomposition only of the very same blocks.
     """
@@ -48,40 +59,60 @@ def cook(
         tasks |= dict.fromkeys(("module", name) for name in outline.modules)
         tasks |= dict.fromkeys(("whole", key) for key in outline.wholes)
         tasks |= dict.fromkeys(("rows", key) for key in outline.rows)
-    digests: list[dict[str, str]] = [{} for _ in outlines]
+    written = [Written() for _ in outlines]
 
-    def worker(_: threading.Event) -> Callable[[Task], list[dict[str, str]]]:
+    def worker(_: threading.Event) -> Callable[[Task], list[Written]]:
         alone()
         return lambda task: _task(task, outlines, ground, sinks)
 
-    def on_result(task: Task, found: list[dict[str, str]]) -> None:
-        for mine, more in zip(digests, found, strict=True):
-            mine.update(more)
+    def on_result(task: Task, found: list[Written]) -> None:
+        for mine, more in zip(written, found, strict=True):
+            mine.digests.update(more.digests)
+            mine.rounding_squared.update(more.rounding_squared)
         if on_task is not None:
             on_task(task)
 
     with torch_threads():
         each(tasks, worker, on_result, threads=threads)
-    return digests
+    return written
 
 
 def _task(
     task: Task, outlines: Sequence[Outline], ground: Ground | None, sinks: Sequence[Sink]
-) -> list[dict[str, str]]:
+) -> list[Written]:
     kind, name = task
     shared: Shared = {}
     found = []
     for outline, sink in zip(outlines, sinks, strict=True):
-        digests: dict[str, str] = {}
+        mine = Written()
         if kind == "module" and name in outline.modules:
-            made = _module(outline, outline.modules[name], ground, shared)
-            digests = {key: _put(sink, key, outline.header[key], value) for key, value in made.items()}
+            out = outline.modules[name]
+            made = _module(outline, out, ground, shared)
+            mine.digests |= {key: _put(sink, key, outline.header[key], value) for key, value in made.items()}
+            if out.dtype.significand_bits < _NARROW_BITS:
+                mine.rounding_squared[name] = _rounding_squared(out, made)
         elif kind == "whole" and name in outline.wholes:
-            digests = {name: _whole(outline, name, ground, sink)}
+            mine.digests[name] = _whole(outline, name, ground, sink)
         elif kind == "rows" and name in outline.rows:
-            digests = {name: _put(sink, name, outline.header[name], _rows(outline, name, ground))}
-        found.append(digests)
+            mine.digests[name] = _put(sink, name, outline.header[name], _rows(outline, name, ground))
+        found.append(mine)
     return found
+
+
+def _rounding_squared(out: ModuleOut, made: Made) -> float:
+    """‖B·A as stored − B·A‖² over the experts of a module."""
+    import torch
+
+    like = out.module.like
+    b, a = (
+        made[out.b_key].reshape(like.rows, -1, like.experts),
+        made[out.a_key].reshape(like.experts, -1, like.columns),
+    )
+    rounded = [value.to(out.dtype.torch).to(torch.float64) for value in (b, a)]
+    gaps = [
+        difference_norm((b[:, :, e], a[e]), (rounded[0][:, :, e], rounded[1][e])) for e in range(like.experts)
+    ]
+    return math.fsum(gap * gap for gap in gaps)
 
 
 def _module(outline: Outline, out: ModuleOut, ground: Ground | None, shared: Shared) -> Made:

@@ -141,8 +141,8 @@ def _mark(config: Mapping[str, object]) -> str:
     if peft_type in FOLDABLE:
         return "hada_" if peft_type == "LOHA" else f"{peft_type.lower()}_"
     reason = _REASONS.get(peft_type, "no version of PEFT that rsoup was tested with has it")
-    told = f"An adapter of the type '{show(peft_type)}' cannot be folded into weights here: {reason}."
-    hint = f"Foldable through PEFT, one module at a time: {', '.join(sorted(FOLDABLE))}."
+    told = f"an adapter of the type '{show(peft_type)}' cannot be folded into weights here: {reason}"
+    hint = f"foldable through PEFT, one module at a time: {', '.join(sorted(FOLDABLE))}"
     raise IncompatibleError("E0840", told, hint=hint)
 
 

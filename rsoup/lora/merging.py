@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rsoup.contents import content, tensor_digests
 from rsoup.digests import file_digest
 from rsoup.errors import UsageError
 from rsoup.layout import OutputFile
 from rsoup.lora.beside import Beside, write_beside
-from rsoup.lora.cooking import cook
+from rsoup.lora.cooking import Written, cook
 from rsoup.lora.opening import Opened, opened
 from rsoup.lora.planning import Planned, check_gate, planned
 from rsoup.lora.result import AdapterMeasures
 from rsoup.manifest import NAME, encode
 from rsoup.progress import Meter, OnProgress
 from rsoup.recipe import Recipe
-from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file
 from rsoup.tensors import Header
@@ -76,20 +75,7 @@ def merge_adapters(
 def check_place(ready: Opened, out: str, *, overwrite: bool) -> None:
     """Refuse an output that is no folder (E0214), or where nothing may be written (E0213, E0601, E0607)."""
     _check_out(out)
-    check_target(out, _places(ready), overwrite=overwrite)
-
-
-def _places(ready: Opened) -> list[str]:
-    places: list[str] = []
-    for source in ready.sources:
-        at: CheckpointSource | None = source
-        while at is not None:  # CHECKPOINT+ADAPTER: what the adapter sits on is an input too
-            places += [
-                *([] if at.is_one_file else [at.folder]),
-                *(os.path.join(at.folder, file.name) for file in at.files),
-            ]
-            at = at.under
-    return places
+    check_target(out, [place for source in ready.sources for place in source.places], overwrite=overwrite)
 
 
 def _check_out(out: str) -> None:
@@ -142,38 +128,55 @@ def _write(
             [sink for _, sink in cooked],
             threads=threads,
         )
-        digests = iter(found)
+        written = iter(found)
         results = []
         for plan, staging, sink in zip(plans, stagings, sinks, strict=True):
-            tensors = _copy(ready, plan, sink) if plan.outline is None else next(digests)
+            mine = Written(_copy(ready, plan, sink)) if plan.outline is None else next(written)
             meter.add(plan.file.nbytes)
-            for source in ready.sources:
-                source.check_unchanged()
-            if ready.ground is not None:
-                ready.ground.base.check_unchanged()  # with what lies under CHECKPOINT+ADAPTER
-            side = write_beside(
-                Beside(
-                    ready=ready,
-                    recipe=plan.recipe,
-                    out=plan.out,
-                    config=None if plan.of_pipeline else plan.config,
-                    measures=plan.measures,
-                    weights=(
-                        plan.file.name,
-                        plan.file.nbytes,
-                        file_digest(plan.file.head, [tensors[n] for n in plan.file.tensors]),
-                    ),
-                    tensors=tensors,
-                    content=content(plan.header, tensors),
-                    modules=len(plan.design.modules),
-                    seconds=time.monotonic() - begun,
-                ),
-                staging,
-                overwrite=overwrite,
-            )
-            staging.commit(overwrite=overwrite, last={NAME: encode(side.manifest)})
-            results.append(_result(ready, plan, side.names, [*plan.notes, *side.notes], side.manifest, begun))
+            measured = replace(plan, measures=_with_rounding(plan.measures, mine))
+            results.append(_commit(ready, measured, staging, mine.digests, overwrite=overwrite, begun=begun))
         return results
+
+
+def _commit(
+    ready: Opened,
+    plan: Planned,
+    staging: Staging,
+    tensors: Mapping[str, str],
+    *,
+    overwrite: bool,
+    begun: float,
+) -> Cooked:
+    """Everything beside the weights, and the output in its place."""
+    for source in ready.sources:
+        source.check_unchanged()
+    weights = file_digest(plan.file.head, [tensors[name] for name in plan.file.tensors])
+    side = write_beside(
+        Beside(
+            ready=ready,
+            recipe=plan.recipe,
+            out=plan.out,
+            config=None if plan.of_pipeline else plan.config,
+            measures=plan.measures,
+            weights=(plan.file.name, plan.file.nbytes, weights),
+            tensors=tensors,
+            content=content(plan.header, tensors),
+            modules=len(plan.design.modules),
+            seconds=time.monotonic() - begun,
+        ),
+        staging,
+        overwrite=overwrite,
+    )
+    staging.commit(overwrite=overwrite, last={NAME: encode(side.manifest)})
+    return _result(ready, plan, side.names, [*plan.notes, *side.notes], side.manifest, begun)
+
+
+def _with_rounding(measures: AdapterMeasures, written: Written) -> AdapterMeasures:
+    """The figures with what rounding the factors to a narrow dtype changed, where they were rounded to one."""
+    norm = measures.ranks.norm if measures.ranks is not None else 0.0
+    if not written.rounding_squared or not norm:
+        return measures
+    return replace(measures, stored_error=math.sqrt(math.fsum(written.rounding_squared.values())) / norm)
 
 
 def _sha256(ready: Opened, plan: Planned) -> str:

@@ -16,7 +16,7 @@ from rsoup.lora.factors import check_factors
 from rsoup.lora.ground import Ground, ground
 from rsoup.lora.mounting import mounted_base
 from rsoup.prepare import open_all
-from rsoup.recipe import Recipe
+from rsoup.recipe import MAX_DISTANCE, Recipe
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 
@@ -127,6 +127,7 @@ _MEANINGLESS = {
 def _refuse_options(recipe: Recipe) -> None:
     """Raise UsageError E0206 for options that say nothing to an adapter, E0211 for a method that has none."""
     given = [flag for field_, flag in _MEANINGLESS.items() if getattr(recipe, field_) is not None]
+    given += ["--max-distance"] if recipe.max_distance != MAX_DISTANCE else []
     if given:
         raise UsageError(
             "E0206",

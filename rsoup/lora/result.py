@@ -37,6 +37,7 @@ class AdapterMeasures:
     ranks: Ranks | None
     copied: str | None = None
     factors_distance: float | None = None
+    stored_error: float | None = None
 
 
 def facts(adapter: Adapter, norm: float | None) -> AdapterFacts:
@@ -70,13 +71,17 @@ def kind(adapter: Adapter) -> str:
 def measures(
     design: Design, spectra: Spectra, ranks: Ranks, factors_distance: float | None = None
 ) -> AdapterMeasures:
-    """The figures of a soup whose spectra are known."""
+    """The figures of a soup whose spectra are known. Of DoRA the factors alone say neither norm nor angle."""
+    dora = any(module.dora for module in design.modules)
     norms = [
-        math.sqrt(max(0.0, row[i])) if i in design.used else None  # λ = 0, or its copy was measured
+        math.sqrt(max(0.0, row[i]))
+        if i in design.used and not dora
+        else None  # λ = 0, or its copy was measured
         for i, row in enumerate(spectra.gram)
     ]
     found = tuple(facts(adapter, norm) for adapter, norm in zip(design.adapters, norms, strict=True))
-    return AdapterMeasures(found, cosines(spectra.gram), ranks, factors_distance=factors_distance)
+    angles = () if dora else cosines(spectra.gram)
+    return AdapterMeasures(found, angles, ranks, factors_distance=factors_distance)
 
 
 def cosines(gram: Sequence[Sequence[float]]) -> tuple[tuple[float | None, ...], ...]:
@@ -105,6 +110,8 @@ def measures_json(found: AdapterMeasures) -> dict[str, object]:
         "cosine": [list(row) for row in found.cosine],
         "copied": found.copied,
     }  # fmt: skip
+    if found.stored_error is not None:
+        data["stored_error"] = found.stored_error
     if found.factors_distance is not None:
         data["distance_from_soup"] = found.factors_distance
     if (ranks := found.ranks) is not None:

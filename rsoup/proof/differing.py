@@ -103,6 +103,12 @@ def diff(
         for path in (a, b):
             opened.append(open_checkpoint(os.fspath(path), variant=variant, key=key))
             stack.callback(opened[-1].close)
+            if opened[-1].under is not None:
+                raise UsageError(
+                    "E0206",
+                    "files are compared, and CHECKPOINT+ADAPTER is none",
+                    hint="write it first: rsoup merge CHECKPOINT+ADAPTER -o OUT",
+                )
             opened[-1].check_sums()
         one, other = opened
         names = _matching([*dict.fromkeys([*one.header, *other.header])], tensors)

@@ -98,6 +98,13 @@ class CheckpointSource:
         own = hashlib.sha256(repr([file.file.stamp for file in self._opened]).encode()).hexdigest()
         return own if self.under is None else f"{self.under.identity}+{own}"
 
+    @property
+    def places(self) -> list[str]:
+        """Every path that may not be written over while this is an input: folders, weight files, what it sits on."""
+        own = [] if self.is_one_file else [self.folder]
+        below = [] if self.under is None else self.under.places
+        return [*own, *(os.path.join(self.folder, file.name) for file in self.files), *below]
+
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on."""
         file, inner = self._place(tensor)
@@ -145,6 +152,8 @@ class CheckpointSource:
         """Raise RefusedFileError E0804 if a weight file is not what it was when it was opened."""
         for file in self._opened:
             file.file.check_unchanged()
+        if self.under is not None:
+            self.under.check_unchanged()
 
     def close(self) -> None:
         """Close every file."""

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
+from rsoup.dialects import ADAPTER_CONFIG
 from rsoup.errors import AccessError, RsoupError, TargetError, UsageError, listing, show
 
 _FORMATS = {
@@ -125,7 +126,7 @@ def _check_model_folder(path: str, shown: str) -> None:
         raise target_error(error, shown) from error
     if known is None:
         weights = any(name.endswith((".safetensors", ".bin")) for name in folders)
-        if not weights or "config.json" not in folders:
+        if not weights or not folders.keys() & {"config.json", ADAPTER_CONFIG}:
             raise _irreplaceable(shown, "is a folder without a model in it")
         known = {name for name, is_folder in folders.items() if not is_folder}
     if others := sorted(set(folders) - known):
