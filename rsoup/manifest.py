@@ -15,7 +15,6 @@ from rsoup.gram import Distances
 from rsoup.plan import ARITHMETIC, Plan
 from rsoup.recipe import Recipe, public_name
 from rsoup.tally import Tally
-from rsoup.tensors import Header
 
 NAME = "rsoup.json"
 SCHEMA = "rsoup-manifest/1"
@@ -24,7 +23,7 @@ SCHEMA = "rsoup-manifest/1"
 def build(
     plan: Plan,
     tally: Tally,
-    headers: Sequence[Header],
+    contents: Sequence[str | None],
     *,
     finished: Mapping[str, str],
     side_files: Mapping[str, tuple[int, str]],
@@ -33,13 +32,12 @@ def build(
 ) -> dict[str, object]:
     """The manifest of a finished soup; equal for equal inputs and recipe, but for its `run` part.
 
-    `finished` are the SHA-256 of weight files that hold more than a header and tensors, `side_files` maps a name
+    `contents` are the checkpoints' digests, the base's last. `finished` are the SHA-256 of weight files that hold more than a header and tensors, `side_files` maps a name
     to (bytes, SHA-256). No path, user or host name gets in: checkpoints are named
     by the last part of their path.
     """
     recipe = plan.recipe
     digests = tally.file_digests()
-    contents = tally.input_contents(headers)
     subjects: list[dict[str, object]] = [
         {"name": f.name, "size": f.nbytes}
         | ({"sha256": finished[f.name]} if f.name in finished else {"digest": digests[f.name]})

@@ -14,6 +14,7 @@ from rsoup import plan as plans
 from rsoup.beside import Written, write_beside
 from rsoup.errors import IncompatibleError, Problem, show
 from rsoup.gram import Distances, grouped
+from rsoup.lora.fused import contents, fused
 from rsoup.lora.merging import merge_adapters
 from rsoup.lora.mounting import makes_adapter
 from rsoup.lora.result import AdapterMeasures
@@ -86,8 +87,9 @@ def merge(
                 source.check_sums()
             if METHODS[recipe.method].needs_gram:
                 plan = measured(ready, threads, progress)
-            tally = Tally(plan)
-            resumed = _cook(plan, ready.sources, staging, tally, threads, progress)
+            summed = fused(plan, ready.sources, threads=threads)
+            tally = Tally(summed.plan, summed.grams)
+            resumed = _cook(summed.plan, summed.sources, staging, tally, threads, progress)
             for source in ready.sources:
                 source.check_unchanged()
             finished = {
@@ -104,7 +106,7 @@ def merge(
             built = manifest.build(
                 plan,
                 tally,
-                [s.header for s in ready.sources],
+                contents(plan, tally, ready.sources),
                 finished=finished,
                 side_files=side,
                 files_from=plan.checkpoints[ready.donor],

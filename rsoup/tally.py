@@ -18,6 +18,8 @@ from rsoup.plan import Block, Plan
 from rsoup.pot import BlockRecord
 from rsoup.tensors import Header
 
+Grams = Mapping[str, tuple[tuple[int, ...], Gram]]
+
 
 @dataclass(slots=True)
 class _Tensor:
@@ -37,8 +39,10 @@ class _Tensor:
 class Tally:
     """Collects the records of a plan's blocks; `add` in any order, then ask."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, grams: Grams | None = None) -> None:
+        """`grams` has (checkpoints, ⟨δᵢ, δⱼ⟩) of tensors that are read as one sum of all checkpoints."""
         self.plan = plan
+        self._grams = grams or {}
         self._tensors: list[_Tensor] = []
         for tensor in plan.tensors:
             step = tensor.spec.numel if tensor.spec.dtype.bits % 8 else plan.block_elements
@@ -79,7 +83,8 @@ class Tally:
         found: list[dict[str, str]] = [{} for _ in headers]
         for plan, tensor in zip(self.plan.tensors, self._tensors, strict=True):
             for checkpoint, digest in (tensor.inputs or {}).items():
-                found[checkpoint][plan.name] = digest
+                if checkpoint < len(found):  # a sum of several is none of them
+                    found[checkpoint][plan.name] = digest
             for checkpoint in plan.alike:
                 reader = plan.terms[0].checkpoint if plan.copy_from is None else plan.copy_from
                 found[checkpoint][plan.name] = (tensor.inputs or {})[reader]
@@ -96,7 +101,11 @@ class Tally:
             return None
         total = GramSum(self.plan.base)
         for plan, tensor in zip(self.plan.tensors, self._tensors, strict=True):
-            if tensor.deltas:
+            if plan.name in self._grams and tensor.products:
+                positions, gram = self._grams[plan.name]
+                rows = [value for i, row in enumerate(gram) for value in (*row[i:], 0.0)]
+                total.add(positions, [*rows, tensor.products[-1]])
+            elif tensor.deltas:
                 total.add(tensor.deltas, tensor.products)
             elif tensor.products:  # the base alone was read: what the others have is the same
                 count = len(plan.alike)

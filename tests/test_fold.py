@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import rsoup as library
 from rsoup.errors import IncompatibleError, UsageError
-from rsoup.lora import adapted
+from rsoup.lora import chunks
 from rsoup.merging import MergeResult
 from rsoup.prepare import prepared
 from rsoup.storage.files import OpenFile
@@ -566,7 +566,7 @@ def test_blocks_and_threads_change_nothing(
     soups = []
     for block, threads, chunk in ((None, 1, None), (7, 1, None), (33, 3, 7), (1000, 2, 50)):
         if chunk is not None:
-            monkeypatch.setattr(adapted, "_CHUNK", chunk)
+            monkeypatch.setattr(chunks, "_CHUNK", chunk)
         with prepared(recipe, str(tmp_path / "soup")) as ready:
             *sides, base = ready.sources
             soups.append(cooked(recipe, sides, base, threads=threads, block_elements=block))
@@ -590,7 +590,7 @@ def test_nothing_is_held_but_blocks_and_factors(
 
     with prepared(recipe, str(tmp_path / "soup")) as ready:
         monkeypatch.setattr(OpenFile, "read", read)
-        monkeypatch.setattr(adapted, "_CHUNK", 128)
+        monkeypatch.setattr(chunks, "_CHUNK", 128)
         *sides, base = ready.sources
         cooked(recipe, sides, base, block_elements=128)
 

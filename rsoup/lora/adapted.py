@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
 from rsoup.errors import Problem, show
 from rsoup.lora.adapter import Adapter, LowRank, without
+from rsoup.lora.chunks import Chunked
 from rsoup.lora.effective import Factors, factors_of, magnitudes
 from rsoup.lora.experts import placed_experts
 from rsoup.lora.placed import Placed, does_not_fit, names_in, placed
 from rsoup.storage.protocols import FileLayout, Source
-from rsoup.storage.views import Aliased, View
+from rsoup.storage.views import Aliased
 from rsoup.tensors import DTYPES, DType, Header, TensorSpec
 
 if TYPE_CHECKING:
     import torch
 
 _KEPT = 4  # modules whose factors stay in memory: blocks come in order, a few threads at a time
-_CHUNK = 1 << 16  # elements that are made at once: enough rows for a product to be worth its call
 _F64 = DTYPES["F64"]
 
 
-class AdaptedSource(View):
+class AdaptedSource(Chunked):
     """The full checkpoint that `adapter` makes of `base`: tensors it changes read as float64, the others as stored.
 
     A header's `kept` dtype is the base's: what a soup of it is stored in. Reading is exact to the last bits of
@@ -59,7 +59,6 @@ class AdaptedSource(View):
         self.changed = frozenset((*self._placed, *self._replaced, *self._biases, *self._beneath))
         self._cache: OrderedDict[str, Factors] = OrderedDict()
         self._lock = threading.Lock()
-        self._spare = threading.local()
 
     def _header(self, ground: Source) -> dict[str, TensorSpec]:
         header = dict(ground.header)
@@ -99,6 +98,13 @@ class AdaptedSource(View):
         """Where one of the adapter's updates lies in the base."""
         return next((found for found in self._placed.values() if found.update == update), None)
 
+    def update_alone(self, tensor: str) -> Placed | None:
+        """The update of a tensor that is θ₀ + s·B·A and nothing else: no DoRA, no rows, no bias, no experts."""
+        where = self._placed.get(tensor)
+        if where is None or where.update.keys.magnitude is not None or where.update.experts > 1:
+            return None
+        return None if tensor in self._rows or tensor in self._biases else where
+
     @property
     def identity(self) -> str:
         """Changes when the base's files or the adapter's may have."""
@@ -118,7 +124,7 @@ class AdaptedSource(View):
         elif self.header[tensor].dtype is _F64 and (
             tensor in self._placed or tensor in self._rows or tensor in self._biases
         ):
-            self._read_changed(tensor, start, buffer)
+            self.read_made(tensor, start, buffer)
         else:
             self._source.read(tensor, start, buffer)
 
@@ -129,70 +135,20 @@ class AdaptedSource(View):
         ours, theirs = self.header[tensor].dtype.itemsize, self._source.header[tensor].dtype.itemsize
         self._source.prefetch(tensor, start // ours * theirs, nbytes // ours * theirs)
 
-    def _read_changed(self, tensor: str, start: int, buffer: memoryview) -> None:
-        import torch
+    def width(self, tensor: str) -> int:
+        """Elements of a row of a changed tensor."""
+        return self._placed[tensor].columns if tensor in self._placed else 1
 
-        if start < 0 or start % 8 or len(buffer) % 8 or start + len(buffer) > self.header[tensor].nbytes:
-            msg = f"bytes {start} to {start + len(buffer)} are not all in {tensor}, or no whole elements"
-            raise ValueError(msg)
-        out = torch.frombuffer(buffer, dtype=torch.float64) if len(buffer) else torch.empty(0)
-        begin, end = start // 8, start // 8 + len(out)
-        at = begin
-        while at < end:
-            first, chunk = self._chunk(tensor, at)
-            count = min(first + len(chunk) - at, end - at)
-            out[at - begin : at - begin + count] = chunk[at - first : at - first + count]
-            at += count
-
-    def _chunk(self, tensor: str, at: int) -> tuple[int, torch.Tensor]:
-        """(first element, elements) of the whole rows around element `at`, or of a piece of one that is very long.
-
-        This thread keeps the last ones: slices come in order, and a product of few rows is not worth its call.
-        """
-        kept: tuple[str, int, torch.Tensor] | None = getattr(self._spare, "chunk", None)
-        if kept is not None and kept[0] == tensor and kept[1] <= at < kept[1] + len(kept[2]):
-            return kept[1:]
-        self._spare.chunk = None
-        width = self._placed[tensor].columns if tensor in self._placed else 1
-        start = at // width * width if width > _CHUNK else 0
-        step = _CHUNK // width * width if width <= _CHUNK else _CHUNK
-        begin = start + (at - start) // step * step
-        end = min(begin + step, start + width if width > _CHUNK else self.header[tensor].numel)
-        out = self._buffer("out", end - begin)
-        self._base_elements(tensor, begin, out)
+    def fill(self, tensor: str, begin: int, out: torch.Tensor) -> None:
+        """What lies below, with the adapter's rows, biases and update."""
+        self.below(tensor, begin, out)
         if tensor in self._rows:
             self._put_rows(tensor, begin, out)
         if tensor in self._biases:
             self._add_bias(self._biases[tensor], begin, out)
         if tensor in self._placed:
-            self._add_update(self._placed[tensor], begin, end, out)
-        self._spare.chunk = (tensor, begin, out)
-        return begin, out
-
-    def _base_elements(self, tensor: str, begin: int, out: torch.Tensor) -> None:
-        import torch
-
-        dtype = self._source.header[tensor].dtype
-        raw = self._bytes(len(out) * dtype.itemsize)
-        self._source.read(tensor, begin * dtype.itemsize, raw)
-        out.copy_(torch.frombuffer(raw, dtype=dtype.torch))
-
-    def _bytes(self, size: int) -> memoryview:
-        """Bytes of this thread's own, made once and again only where they are too few."""
-        found: bytearray | None = getattr(self._spare, "raw", None)
-        if found is None or len(found) < size:
-            found = self._spare.raw = bytearray(size)
-        return memoryview(found)[:size]
-
-    def _buffer(self, name: str, size: int) -> torch.Tensor:
-        """Float64 numbers of this thread's own, made once and again only where they are too few."""
-        import torch
-
-        found: torch.Tensor | None = getattr(self._spare, name, None)
-        if found is None or len(found) < size:
-            found = torch.empty(size, dtype=torch.float64)
-            setattr(self._spare, name, found)
-        return found[:size]
+            where = self._placed[tensor]
+            self.add_update(where, self._factors(where), begin, out)
 
     def _put_rows(self, tensor: str, begin: int, out: torch.Tensor) -> None:
         indices, key = self._rows[tensor]
@@ -209,33 +165,6 @@ class AdaptedSource(View):
         assert where.update.keys.bias is not None
         bias = self.adapter.read(where.update.keys.bias).reshape(-1)
         out += bias[begin : begin + len(out)] * where.update.scaling
-
-    def _add_update(self, where: Placed, begin: int, end: int, out: torch.Tensor) -> None:
-        """Add the update to elements that are whole rows, or a piece of one."""
-        factors = self._factors(where)
-        at = begin
-        while at < end:
-            row, column = divmod(at, where.columns)
-            expert, inside = divmod(row, where.rows)
-            rows = max(1, min((end - at) // where.columns, where.rows - inside))
-            columns = slice(column, min(where.columns, column + end - at))
-            count = rows * (columns.stop - column)
-            first = where.first + inside
-            target = out[at - begin : at - begin + count].view(rows, -1)
-            self._add_rows(factors, where.expert + expert, slice(first, first + rows), columns, target)
-            at += count
-
-    def _add_rows(
-        self, factors: Factors, expert: int, rows: slice, columns: slice, target: torch.Tensor
-    ) -> None:
-        delta = self._buffer("delta", target.numel()).view(target.shape)
-        spare = self._buffer("spare", target.numel()).view(target.shape)
-        factors.products[expert].rows(rows, columns, delta, spare)
-        target.add_(delta.mul_(factors.scaling))
-        if factors.row_scale is not None:
-            target.mul_(factors.row_scale[rows, None])
-        if factors.column_scale is not None:
-            target.mul_(factors.column_scale[None, columns])
 
     def _factors(self, where: Placed) -> Factors:
         """The update's factors, ready to multiply; those read last are kept."""

@@ -18,6 +18,7 @@ from rsoup.contents import fingerprint, head_of, sha256_of
 from rsoup.errors import IncompatibleError, Problem, RsoupError, UsageError, show, show_path
 from rsoup.kernel import mix_run
 from rsoup.layout import FileFormat
+from rsoup.lora.fused import contents, fused, own_file
 from rsoup.merging import measured
 from rsoup.methods import METHODS
 from rsoup.plan import Block, Plan, Run
@@ -91,7 +92,8 @@ def rederive(
     Raises IncompatibleError E0331 where a checkpoint is not the one the manifest has the contents of.
     """
     plan = _planned(ready, threads, progress)
-    sink, tally = ComparingSink(soup, plan.header), Tally(plan)
+    summed = fused(plan, ready.sources, threads=threads)
+    sink, tally = ComparingSink(soup, plan.header), Tally(summed.plan, summed.grams)
 
     def on_block(block: Block, record: BlockRecord) -> None:
         tally.add(block, record)
@@ -100,11 +102,10 @@ def rederive(
                 sum((r.stop - r.start) * plan.tensors[r.tensor].spec.dtype.bits // 8 for r in block.runs)
             )
 
-    pot.cook(plan, ready.sources, sink, on_block=on_block, threads=threads)
+    pot.cook(summed.plan, summed.sources, sink, on_block=on_block, threads=threads)
     for source in (*ready.sources, soup):
         source.check_unchanged()
-    contents = tally.input_contents([source.header for source in ready.sources])
-    check_strangers(claims, dict(zip(plan.checkpoints, contents, strict=True)))
+    check_strangers(claims, dict(zip(plan.checkpoints, contents(plan, tally, ready.sources), strict=True)))
     found = [*sink.differences(), *_heads(ready.out, plan, soup), *_beside(ready, plan, claims)]
     found += _figures(plan, tally, ready, claims)
     mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
@@ -127,7 +128,9 @@ def sample(
     Raises IncompatibleError E0331 where something differs and a checkpoint is not the one of the manifest.
     """
     planned = _planned(ready, threads, progress)
-    plan = replace(planned, tensors=tuple(replace(tensor, measured=False) for tensor in planned.tensors))
+    summed = fused(planned, ready.sources, threads=threads)
+    tensors = tuple(replace(tensor, measured=False) for tensor in summed.plan.tensors)
+    plan, sources = replace(summed.plan, tensors=tensors), summed.sources
     numbers = {tensor.name: number for number, tensor in enumerate(plan.tensors)}
     mixed = [tensor.name for tensor in plan.tensors if tensor.copy_from is None]
     chosen = draw(plan.header, mixed, size, claims.content, nonce)
@@ -135,8 +138,8 @@ def sample(
 
     def worker(_: threading.Event) -> Callable[[Run], object]:
         alone()
-        scratch = Scratch(len(ready.sources))
-        return lambda run: mix_run(plan, run, ready.sources, sink, scratch)
+        scratch = Scratch(len(sources))
+        return lambda run: mix_run(plan, run, sources, sink, scratch)
 
     runs = (
         Run(numbers[name], at * step, min((at + 1) * step, plan.header[name].numel))
@@ -153,7 +156,7 @@ def sample(
         check_strangers(
             claims,
             {
-                source.name: fingerprint(source, threads=threads)
+                source.name: fingerprint(own_file(planned, source, ready.sources) or source, threads=threads)
                 for source in ready.sources
                 if claims.contents.get(source.name) is not None
             },
@@ -241,10 +244,10 @@ def _beside(ready: Prepared, plan: Plan, claims: Claims) -> list[Difference]:
 
 def _figures(plan: Plan, tally: Tally, ready: Prepared, claims: Claims) -> list[Difference]:
     """Fields of the manifest that mixing again gives another value for; measures may differ in their last digits."""
-    headers = [source.header for source in ready.sources]
     value = claims.value
+    digests = contents(plan, tally, ready.sources)
     again: Mapping[str, Any] = manifest.build(
-        plan, tally, headers, finished={}, side_files={}, files_from="", seconds=0.0
+        plan, tally, digests, finished={}, side_files={}, files_from="", seconds=0.0
     )
     weights = {row["name"] for row in value["subject"] if "digest" in row}
     ours, theirs = (
