@@ -50,15 +50,24 @@ print(json.dumps({"import": imported - begun, "load": loaded - imported, "merge"
 
 STEP = """
 import json, sys, time
-import rsoup, rsoup.lora.merging as merging
+import rsoup, torch
+from rsoup.lora.cooking import cook
+from rsoup.lora.merging import merge_adapters
+from rsoup.lora.opening import opened
+from rsoup.lora.planning import planned
+from rsoup.storage.memory import DiscardSink
 count, out, *adapters = sys.argv[1:]
-mixes = [[f"{n}/10", f"{10 - n}/30", f"{10 - n}/30", f"{10 - n}/30"] for n in range(11)][: int(count)]
+mixes = [[f"{n + 1}/12", *[f"{11 - n}/36"] * 3] for n in range(11)]  # all inside: each with all four
 mixes = mixes if int(count) > 1 else [["1/4"] * 4]
 recipes = [(rsoup.make_recipe(adapters, mix=mix, rank=16), f"{out}/{i}") for i, mix in enumerate(mixes)]
-import torch
+with opened(recipes[0][0]) as ready:
+    begun = time.perf_counter()
+    outlines = [plan.outline for plan in planned(ready, recipes) if plan.outline is not None]
+    cook(outlines, None, [DiscardSink() for _ in outlines])
+    step = time.perf_counter() - begun
 begun = time.perf_counter()
-merging.merge_adapters(recipes)
-print(json.dumps({"merge": time.perf_counter() - begun}))
+merge_adapters(recipes)
+print(json.dumps({"step": step, "files": time.perf_counter() - begun}))
 """
 
 
@@ -111,13 +120,15 @@ def _truncated(
     args: object, work: Path, full: tuple[Path, list[Path]], small: tuple[Path, list[Path]]
 ) -> None:
     rounds, layers, fewer = args.rounds, args.layers, args.peft_layers  # type: ignore[attr-defined]
-    one, eleven, peft, whole, memory = [], [], [], [], []
+    one: list[dict[str, float]] = []
+    eleven: list[dict[str, float]] = []
+    peft, whole, memory = [], [], []
     start = [_seconds([sys.executable, "-c", "import torch"]) for _ in range(rounds)]
     for _ in range(rounds):
         for count, found in ((1, one), (11, eleven)):
             remove(work / "out")
             (work / "out").mkdir()
-            found.append(timed(sys.executable, STEP, count, work / "out", *full[1])["merge"])
+            found.append(timed(sys.executable, STEP, count, work / "out", *full[1]))
         remove(work / "out")
         command = [
             *args.rsoup.split(),
@@ -138,15 +149,17 @@ def _truncated(
         peft.append(step * layers / fewer)
     remove(work / "out")
     print("Four adapters of rank 16 to one of rank 16, seconds (min / median / max):\n")
-    times = [p / o for p, o in zip(peft, one, strict=True)]
+    times = [p / o["step"] for p, o in zip(peft, one, strict=True)]
     table(
         ["", "seconds"],
         [
             [f"PEFT svd, the merge step ({fewer} layers × {layers / fewer:g})", spread(peft, 1)],
-            ["rsoup, the merge step (files to files)", spread(one)],
+            ["rsoup, the merge step: factors read, soup made", spread(o["step"] for o in one)],
             ["times faster, round by round", spread(times, 0)],
-            ["rsoup, 11 λ from one reading", spread(eleven)],
-            ["11 λ / one λ", spread(e / o for e, o in zip(eleven, one, strict=True))],
+            ["rsoup, the step for 11 λ", spread(e["step"] for e in eleven)],
+            ["11 λ / one λ", spread(e["step"] / o["step"] for e, o in zip(eleven, one, strict=True))],
+            ["from files to files, one λ (digests, manifest, fsync)", spread(o["files"] for o in one)],
+            ["from files to files, 11 λ", spread(e["files"] for e in eleven)],
             ["rsoup merge, the whole command", spread(whole)],
             ["Python and torch alone", spread(start)],
             ["peak resident MB", spread((m / 1e6 for m in memory), 0)],

@@ -562,3 +562,53 @@ def test_soups_of_adapters_are_not_sampled(zoo_folder: Path, tmp_path: Path) -> 
 
     with pytest.raises(UsageError, match="is not sampled"):
         library.verify(tmp_path / "soup", list(made.adapters), base=made.base, sample="2%")
+
+
+# --- how many
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_any_number_of_adapters(count: int, zoo_folder: Path, tmp_path: Path) -> None:
+    """One adapter rescaled, three with a negative λ, eight at once: exact, rank Σr."""
+    kind = zoo.make("plain", zoo_folder).kind
+    made = [zoo.make("plain", zoo_folder, seed=seed).adapters[0] for seed in range(count)]
+    mix = ["0.5", "0.8", "-0.4", "0.3", "0.2", "0.1", "0", "0.25"][:count]
+    group = zoo.Made(kind, zoo.make("plain", zoo_folder).base, tuple(made))
+
+    result = soup(group, tmp_path / "soup", mix, base=False, affine=True)
+
+    assert result.adapter is not None
+    assert result.adapter.ranks is not None
+    assert max(result.adapter.ranks.chosen.values()) == 4 * sum(share != "0" for share in mix)
+    assert error_of(group, tmp_path / "soup", mix) < LOGITS
+
+
+def test_narrow_factors_tell_what_they_lose(zoo_folder: Path, tmp_path: Path) -> None:
+    """--dtype bfloat16: the error of the stored factors is the dense one."""
+    made = zoo.make("plain", zoo_folder)
+
+    result = soup(made, tmp_path / "soup", ("0.3", "0.7"), dtype="bfloat16")
+
+    soup(made, tmp_path / "true", ("0.3", "0.7"), dtype="float64")
+    modules = [f"model.layers.{i}.self_attn.{side}_proj" for i in range(2) for side in "qv"]
+    pairs = [(update(tmp_path / "soup", name), update(tmp_path / "true", name)) for name in modules]
+    gap = sum(float((one - other).norm()) ** 2 for one, other in pairs) ** 0.5
+    norm = sum(float(other.norm()) ** 2 for _, other in pairs) ** 0.5
+    assert result.adapter is not None
+    assert result.adapter.stored_error == pytest.approx(gap / norm, rel=1e-6)
+    assert 1e-4 < gap / norm < 5e-3
+
+
+def test_what_is_dropped_is_told(zoo_folder: Path, tmp_path: Path) -> None:
+    """--drop leaves modules out of the soup, and says how much of ΔW that was."""
+    made = zoo.make("all-linear", zoo_folder)
+
+    result = soup(made, tmp_path / "soup", drop=["*mlp*"])
+
+    assert not any(".mlp." in key for key in load_file(tmp_path / "soup" / WEIGHTS))
+    soup(made, tmp_path / "whole", dtype="float64")
+    names = {key.removeprefix("base_model.model.").removesuffix(".lora_A.weight") for key in load_file(tmp_path / "whole" / WEIGHTS) if ".mlp." in key and "lora_A" in key}  # fmt: skip
+    lost = sum(float(update(tmp_path / "whole", name).norm()) ** 2 for name in names) ** 0.5
+    assert any(
+        f"--drop leaves out {len(names)} modules with ‖ΔW‖ {lost:.4g}" in note for note in result.notes
+    )

@@ -765,3 +765,50 @@ def test_what_lies_under_a_base_is_not_written_over(side: str, zoo_folder: Path,
 
     assert error.value.code == "E0213"
     assert tree(tmp_path) == before
+
+
+# --- summed before they meet the base
+
+
+@pytest.mark.parametrize("name", ["plain", "ranks", "targets", "gpt2", "embed", "conv", "pissa"])
+def test_a_sum_of_adapters_is_the_sum_of_their_checkpoints(
+    name: str, zoo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One product of all factors gives what reading each adapted checkpoint gives; so do distances and cosines."""
+    made = zoo.make(name, zoo_folder)
+    recipe = library.make_recipe(
+        list(made.adapters), mix=["0.6", "0.4"], base=made.base, fold=True, dtype="float64", max_distance=99.0
+    )
+    summed = library.merge(recipe, tmp_path / "summed")
+    monkeypatch.setattr("rsoup.lora.fused._updates", lambda *_: None)
+    apart = library.merge(recipe, tmp_path / "apart")
+
+    ours, theirs = read_tensors(tmp_path / "summed"), read_tensors(tmp_path / "apart")
+
+    assert all(torch.allclose(ours[key], theirs[key], rtol=1e-12, atol=1e-14) for key in theirs)
+    assert summed.distances is not None
+    assert apart.distances is not None
+    assert summed.distances.relative == pytest.approx(apart.distances.relative, rel=1e-9)
+    assert summed.distances.cosine[0][1] == pytest.approx(apart.distances.cosine[0][1], abs=1e-9)
+    assert summed.update_error == pytest.approx(apart.update_error, abs=1e-12)
+
+
+def test_a_resized_vocabulary_brings_its_tokenizer(zoo_folder: Path, tmp_path: Path) -> None:
+    """The tokenizer that knows the new tokens is the adapter's; without a resize it stays the base's."""
+    for name, wanted in (("resized", "adapter's"), ("plain", "base's")):
+        made = zoo.make(name, zoo_folder)
+        base = tmp_path / name / "base"
+        shutil.copytree(made.base, base)
+        (base / "chat_template.jinja").write_text("base's")
+        adapters = []
+        for number, adapter in enumerate(made.adapters):
+            adapters.append(tmp_path / name / f"adapter-{number}")
+            shutil.copytree(adapter, adapters[-1])
+            (adapters[-1] / "chat_template.jinja").write_text("adapter's")
+
+        library.merge(
+            library.make_recipe(adapters, uniform=True, base=base, fold=True, max_distance=99.0),
+            tmp_path / name / "soup",
+        )
+
+        assert (tmp_path / name / "soup" / "chat_template.jinja").read_text() == wanted

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _KEPT = 4  # modules whose factors stay in memory: blocks come in order, a few threads at a time
 _F64 = DTYPES["F64"]
+_TOKENIZER = re.compile(
+    r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..+|merges\.txt|.+\.model|chat_template\..+"
+)
 
 
 class AdaptedSource(Chunked):
@@ -53,6 +57,7 @@ class AdaptedSource(Chunked):
         }
         self.base, self.ground, self.names = base, ground, names
         self.header: Header = self._header(ground)
+        self._own_files = self._tokenizer()
         added = tuple(name for name in self._replaced if name not in ground.header)
         last = ground.files[-1]
         self.files = [*ground.files[:-1], FileLayout(last.name, (*last.tensors, *added))]
@@ -97,6 +102,29 @@ class AdaptedSource(Chunked):
     def place(self, update: LowRank) -> Placed | None:
         """Where one of the adapter's updates lies in the base."""
         return next((found for found in self._placed.values() if found.update == update), None)
+
+    def _tokenizer(self) -> frozenset[str]:
+        """The adapter's own tokenizer files, where it was trained with another vocabulary than the base's."""
+        names = [name for name in self._beneath | self._replaced if EMBEDDING.search(name)]
+        resized = any(
+            name in self.base.header and self.header[name].shape != self.base.header[name].shape
+            for name in names
+        )
+        own = self.adapter.source.side_files if resized else ()
+        return frozenset(name for name in own if _TOKENIZER.fullmatch(name))
+
+    @property
+    def side_files(self) -> Sequence[str]:
+        """The base's side files; the tokenizer's are the adapter's if it has another vocabulary."""
+        return [*(n for n in self.source.side_files if n not in self._own_files), *sorted(self._own_files)]
+
+    def side_file(self, name: str, limit: int) -> bytes | None:
+        """The contents of a side file."""
+        return (self.adapter.source if name in self._own_files else self.source).side_file(name, limit)
+
+    def side_file_chunks(self, name: str) -> Iterator[bytes]:
+        """The contents of a side file, piece by piece."""
+        return (self.adapter.source if name in self._own_files else self.source).side_file_chunks(name)
 
     def update_alone(self, tensor: str) -> Placed | None:
         """The update of a tensor that is θ₀ + s·B·A and nothing else: no DoRA, no rows, no bias, no experts."""

@@ -13,7 +13,7 @@ from rsoup.storage.views import View
 if TYPE_CHECKING:
     import torch
 
-_CHUNK = 1 << 16  # elements that are made at once: enough rows for a product to be worth its call
+_CHUNK = 1 << 18  # elements that are made at once: enough rows for a product to be worth its call
 
 
 class Chunked(View):
