@@ -197,8 +197,8 @@ def contents(plan: Plan, tally: Tally, sources: Sequence[Source]) -> list[str | 
 
 
 def own_file(plan: Plan, source: Source, sources: Sequence[Source]) -> Source | None:
-    """The adapter's file behind a checkpoint that is an adapter on the plan's base; None for any other."""
-    if plan.base is None:
+    """The adapter's file behind an ingredient that is an adapter on the plan's base; None for any other."""
+    if plan.base is None or source is sources[plan.base]:
         return None
     while isinstance(source, View) and not isinstance(source, AdaptedSource):
         source = source.source
