@@ -89,7 +89,7 @@ def checked(
         raise UsageError(
             "E0204",
             f"λ = {format_number(negative[0])} is negative, which leaves the span of the ingredients",
-            hint="if that is meant, say --affine (it needs --base): θ₀ + Σ λᵢ(θᵢ − θ₀)",
+            hint="if that is meant, say --affine (with --base, unless these are adapters): θ₀ + Σ λᵢ(θᵢ − θ₀)",
         )
     if normalize:
         if total == 0:
@@ -107,7 +107,10 @@ def checked(
 
 
 def _sum_hint(mix: Sequence[Fraction], total: Fraction) -> str:
-    choices = ["--normalize divides by the sum", "--affine (with --base) takes any sum"]
+    choices = [
+        "--normalize divides by the sum",
+        "--affine (with --base, unless these are adapters) takes any sum",
+    ]
     if abs(total - 1) < Fraction(1, 50) and len(mix) > 1:
         exact = [value.limit_denominator(100) for value in mix]
         if sum(exact) == 1:

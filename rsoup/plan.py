@@ -282,13 +282,7 @@ def _dtype_notes(recipe: Recipe, plans: Mapping[str, TensorPlan], sources: Seque
         return []
     mixed: dict[str, int] = {}
     for name, plan in plans.items():
-        kinds = sorted(
-            {
-                sources[term.checkpoint].header[name].stored.name
-                for term in plan.terms
-                if term.checkpoint < len(sources)
-            }
-        )
+        kinds = sorted({sources[term.checkpoint].header[name].stored.name for term in plan.terms})
         if len(kinds) > 1:
             key = f"stored as {' and '.join(kinds)}: the soup gets {plan.spec.dtype.name}"
             mixed[key] = mixed.get(key, 0) + 1

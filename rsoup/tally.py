@@ -129,10 +129,6 @@ class Tally:
             return None
         return math.sqrt(error / update)
 
-    def update_norm(self) -> float:
-        """‖soup − θ₀‖ before rounding."""
-        return math.sqrt(math.fsum(tensor.update_squared for tensor in self._tensors))
-
     def kept_nonfinite(self) -> dict[str, int]:
         """Name → number of elements that are NaN or infinite in every checkpoint alike and were carried over."""
         return {

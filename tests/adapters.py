@@ -192,6 +192,7 @@ _FOREIGN = (
 )
 _GROUPS = "LoRA adapter added to ConvNd layer with groups > 1. Merging is not supported."
 _NOWHERE = "`lora_bias=True` was passed but the targeted layer of type Linear has no bias."
+_SWITCH = "fan_in_fan_out is set to "
 _SEQ = {"task_type": "SEQ_CLS"}
 _EXPERTS = {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
 
@@ -214,6 +215,9 @@ KINDS: Mapping[str, Kind] = {
     "layers": _two(_lora(layers_to_transform=[1], layers_pattern="layers"), _lora()),
     "gaussian": _two(_lora(init_lora_weights="gaussian"), _lora(init_lora_weights="orthogonal")),
     "gpt2": _both(_lora(target_modules=["c_attn", "c_fc", "c_proj"], fan_in_fan_out=True), arch="gpt2"),
+    "gpt2-head": _both(  # PEFT writes fan_in_fan_out false, that of the head, which it wraps last
+        _lora(target_modules=["c_proj", "lm_head"], fan_in_fan_out=True), arch="gpt2", embeddings=True, tied=True, warns=(_EMBEDDINGS, _TIED, _SWITCH),
+    ),
     # What the files hold in another dtype
     "bf16": _both(_lora(target_modules="all-linear"), base_dtype=torch.bfloat16, factor_dtype=torch.bfloat16),
     "bf16-base": _both(_lora(), base_dtype=torch.bfloat16),
@@ -256,6 +260,12 @@ KINDS: Mapping[str, Kind] = {
     "resized-embed": _both(
         _lora(target_modules=[*_QV, "embed_tokens", "lm_head"]), vocabulary=70, heads=True, embeddings=True, warns=(_EMBEDDINGS,),
     ),
+    "head-lora": _two(_lora(modules_to_save=["lm_head"]), _lora(target_modules=[*_QV, "lm_head"]), heads=True, embeddings=True, warns=(_EMBEDDINGS,)),
+    "resized-one": _two(
+        _lora(), _lora(target_modules=[*_QV, "embed_tokens", "lm_head"]), vocabulary=70, heads=True, embeddings=True,
+        warns=(_EMBEDDINGS, _RESIZED),
+    ),
+    "bias-targets": _two(_lora(bias="all", target_modules=["k_proj"]), _lora(bias="all"), arch="llama-biases", biases=True),
     # Biases
     "bias-all": _both(_lora(bias="all"), arch="llama-biases", biases=True),
     "bias-lora-only": _both(_lora(bias="lora_only"), arch="llama-biases", biases=True),
@@ -277,6 +287,10 @@ KINDS: Mapping[str, Kind] = {
     "pissa-bf16": _both(_lora(init_lora_weights="pissa"), base_dtype=torch.bfloat16, needs_base=True, init_mutates_base=True),
     "pissa-gpt2": _both(
         _lora(init_lora_weights="pissa", target_modules=["c_attn"], fan_in_fan_out=True), arch="gpt2", needs_base=True, init_mutates_base=True,
+    ),
+    "pissa-head": _both(  # whose file holds the residual of the head
+        _lora(init_lora_weights="pissa", target_modules=[*_QV, "lm_head"]), needs_base=True, init_mutates_base=True, embeddings=True,
+        warns=(_EMBEDDINGS,),
     ),
     "olora": _both(_lora(init_lora_weights="olora"), needs_base=True, init_mutates_base=True),
     "olora-bf16": _both(_lora(init_lora_weights="olora"), base_dtype=torch.bfloat16, needs_base=True, init_mutates_base=True),

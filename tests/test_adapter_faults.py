@@ -239,7 +239,11 @@ def _wrapped(tensors: Tensors) -> None:
     tensors["base_model.model.lm_head.modules_to_save.weight"] = torch.ones(4, 4)
 
 
-@pytest.mark.parametrize("edit", [_stray, _unprefixed, _named, _wrapped])
+def _twice(tensors: Tensors) -> None:
+    tensors[f"{MODULE}.weight"] = torch.ones(32, 32)
+
+
+@pytest.mark.parametrize("edit", [_stray, _unprefixed, _named, _wrapped, _twice])
 def test_tensors_without_a_place(edit: Edit, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """E0821 names them: nothing is left out in silence."""
     found = refusal(tmp_path, "E0821", pair[0], zoo.edited(pair[1], tmp_path / "odd", None, edit))
@@ -455,6 +459,42 @@ def test_other_shapes(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert "32 × 32" in str(error.value)
     assert "32 × 40" in str(error.value)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "more", [{"target_modules": ["q_proj", "embed_tokens"]}, {"modules_to_save": ["embed_tokens"]}]
+)
+def test_rows_beside_other_updates(more: dict[str, object], zoo_folder: Path, tmp_path: Path) -> None:
+    """E0348: PEFT trains rows of an embedding, or all of it; --fold makes the weights."""
+    made = zoo.make("tokens-one", zoo_folder)
+    kind = zoo.Kind((zoo._lora(**more),), warns=(zoo._EMBEDDINGS,))
+    other = zoo.train(tmp_path / "other", kind, 0, made.base)
+
+    found = refusal(tmp_path, "E0348", made.adapters[0], other, base=made.base)
+
+    assert "embed_tokens" in str(found)
+    assert "--fold" in str(found.hint)
+    soup(tmp_path, made.adapters[0], other, base=made.base, fold=True, max_distance=99.0)
+
+
+def test_a_head_beside_magnitudes_of_it(zoo_folder: Path, tmp_path: Path) -> None:
+    """E0348: a whole head and a DoRA of the head are no DoRA."""
+    made = zoo.make("head-one", zoo_folder)
+    kind = zoo.Kind((zoo._lora(use_dora=True, target_modules=["lm_head"]),), warns=(zoo._EMBEDDINGS,))
+    other = zoo.train(tmp_path / "other", kind, 0, made.base)
+
+    refusal(tmp_path, "E0348", made.adapters[0], other, base=made.base)
+
+
+def test_magnitudes_beside_biases_of_factors(zoo_folder: Path, tmp_path: Path) -> None:
+    """E0348: PEFT opens no adapter with both; --fold makes the weights."""
+    made = zoo.make("lora-bias", zoo_folder)
+    dora = zoo.train(tmp_path / "dora", zoo.Kind((zoo._lora(use_dora=True),)), 0, made.base)
+
+    found = refusal(tmp_path, "E0348", dora, made.adapters[0], base=made.base)
+
+    assert "--fold" in str(found.hint)
+    soup(tmp_path, dora, made.adapters[0], base=made.base, fold=True)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ ORDER = [
     "rsoup.compat.headers",
     "rsoup.compat.alignment",
     "rsoup.compat.config",
+    "rsoup.compat.conv1d",
     "rsoup.compat.quantised",
     "rsoup.compat.tokenizer",
     "rsoup.compat.files",

@@ -253,6 +253,16 @@ def test_what_has_no_average_of_factors_says_so(zoo: Path, kind: str) -> None:
     assert "--method factors refuses them" in text(result)
 
 
+def test_what_is_no_copy_of_the_base(zoo: Path, tmp_path: Path) -> None:
+    """The residual that PiSSA left of a head, and a soup of two heads, do not tell of another base."""
+    made, heads = make("pissa-head", zoo), make("head-lora", zoo)
+    recipe = rsoup.make_recipe(list(heads.adapters), uniform=True, base=heads.base)
+    rsoup.merge(recipe, tmp_path / "soup")
+
+    for adapters in (made.adapters, (tmp_path / "soup", heads.adapters[1])):
+        assert not rsoup.check(list(adapters), made.base).mismatches
+
+
 def test_threads_change_no_bit(zoo: Path) -> None:
     """One thread or three: the same figures."""
     made = make("dora-lora", zoo)

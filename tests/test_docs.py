@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, get_type_hints
 import pytest
 import torch
 from checkpoints import related, tree, write_folder
+from safetensors.torch import save_file
 from typer.models import ParameterInfo
 from typer.testing import CliRunner
 
@@ -289,10 +291,14 @@ def test_recipes_run(path: Path, tmp_path: Path) -> None:
     checkpoints = [Path(checkpoint) for _, checkpoint in recipe.checkpoints()]
     assert len(set(checkpoints)) == len(checkpoints)
     family = related(len(checkpoints))
-    for place, tensors in zip(checkpoints, family.tuned, strict=True):
-        write_folder(place, with_layers(tensors))
     assert recipe.base is not None
     write_folder(recipe.base, with_layers(family.base))
+    of_adapters = recipe.rank is not None or recipe.max_error is not None
+    for i, (place, tensors) in enumerate(zip(checkpoints, family.tuned, strict=True)):
+        if of_adapters:
+            write_adapter(place, Path(recipe.base), with_layers(family.base), seed=i)
+        else:
+            write_folder(place, with_layers(tensors))
     before = tree(tmp_path)
 
     result = CliRunner().invoke(
@@ -301,7 +307,12 @@ def test_recipes_run(path: Path, tmp_path: Path) -> None:
 
     assert result.exit_code == 0
     made = {name.removeprefix("soup/"): data for name, data in tree(tmp_path).items() if name not in before}
-    assert {"model.safetensors", "config.json", "README.md", "rsoup.json"} <= made.keys()
+    weights = (
+        {"adapter_model.safetensors", "adapter_config.json"}
+        if of_adapters
+        else {"model.safetensors", "config.json"}
+    )
+    assert {*weights, "README.md", "rsoup.json"} <= made.keys()
     assert re.search(r"^# .*https?://", path.read_text(encoding="utf-8"), re.MULTILINE), "whose idea is it?"
 
 
@@ -309,6 +320,25 @@ def with_layers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors with a layer 20 that is as layer 0, for recipes about early and late layers."""
     late = {name.replace("layers.0.", "layers.20."): tensor.clone() for name, tensor in tensors.items()}
     return tensors | late
+
+
+def write_adapter(folder: Path, base: Path, weights: dict[str, torch.Tensor], seed: int) -> None:
+    """A LoRA adapter of every layer of a base, as PEFT writes it."""
+    generator = torch.Generator().manual_seed(seed)
+    factors = {}
+    for name, weight in weights.items():
+        if weight.dim() == 2 and name.startswith("layers."):
+            module = f"base_model.model.{name.removesuffix('.weight')}"
+            rows, columns = weight.shape
+            factors[f"{module}.lora_A.weight"] = torch.randn(2, columns, generator=generator)
+            factors[f"{module}.lora_B.weight"] = torch.randn(rows, 2, generator=generator) * 0.01
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": 2, "lora_alpha": 4,
+        "target_modules": r"layers\.\d+",
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    save_file(factors, folder / "adapter_model.safetensors", {"format": "pt"})
+    (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
 def test_every_recipe_is_documented() -> None:

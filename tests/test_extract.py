@@ -704,6 +704,9 @@ def test_the_manifest_holds_the_figures_and_verifies(bases: Callable[[str], Path
     assert found["base"]["content"]
     assert str(tmp_path) not in json.dumps(found)
     assert all(level.holds for level in rsoup.verify(tmp_path / "out").levels)
+    for asked in ({"rederive": True}, {"sample": 300}):
+        with pytest.raises(UsageError, match="extracted from full weights is not made again"):
+            rsoup.verify(tmp_path / "out", [fine], base=base, **asked)
 
 
 # --- the commands --------------------------------------------------------------------------------------------------------

@@ -793,6 +793,36 @@ def test_a_sum_of_adapters_is_the_sum_of_their_checkpoints(
     assert summed.update_error == pytest.approx(apart.update_error, abs=1e-12)
 
 
+def test_updates_of_one_name_and_two_tensors(tmp_path: Path) -> None:
+    """What PEFT calls `m` is the wrapped parameter of `m`: another one in each adapter."""
+    generator = torch.Generator().manual_seed(0)
+    names = ("m.first", "m.second")
+    weights = {name: torch.randn(8, 8, generator=generator, dtype=torch.float64) for name in names}
+    write_folder(tmp_path / "base", weights)
+    for name in names:
+        folder = tmp_path / name.removeprefix("m.")
+        folder.mkdir()
+        b, a = (torch.randn(8, 2, generator=generator), torch.randn(2, 8, generator=generator))
+        save_file(
+            {"base_model.model.m.lora_A.weight": a, "base_model.model.m.lora_B.weight": b}, folder / WEIGHTS
+        )
+        settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_parameters": [name]}
+        (folder / CONFIG).write_text(json.dumps({**settings, "target_modules": []}))
+        weights[name] = weights[name] + 0.5 * (b.double() @ a.double())
+    recipe = library.make_recipe(
+        [tmp_path / "first", tmp_path / "second"],
+        uniform=True,
+        base=tmp_path / "base",
+        fold=True,
+        max_distance=99.0,
+    )
+
+    library.merge(recipe, tmp_path / "soup", threads=1)
+
+    found = read_tensors(tmp_path / "soup")
+    assert all(torch.allclose(found[name], weights[name], rtol=0, atol=1e-12) for name in names)
+
+
 def test_a_resized_vocabulary_brings_its_tokenizer(zoo_folder: Path, tmp_path: Path) -> None:
     """The tokenizer that knows the new tokens is the adapter's; without a resize it stays the base's."""
     for name, wanted in (("resized", "adapter's"), ("plain", "base's")):

@@ -27,6 +27,7 @@ FailAbove = Annotated[
     float | None,
     typer.Option(
         "--fail-above-error",
+        min=0,
         metavar="E",
         help="Exit 4, nothing written, where the relative error is above this.",
     ),

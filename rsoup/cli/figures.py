@@ -5,10 +5,12 @@ from __future__ import annotations
 from rsoup.errors import show
 from rsoup.lora.ranks import Ranks
 
+_NOISE = 1e-14
+
 
 def error_text(value: float) -> str:
-    """A relative error: three digits, in powers of ten where it is tiny."""
-    return "0" if value == 0 else f"{value:.3f}" if value >= 0.0005 else f"{value:.0e}"
+    """A relative error: three digits, in powers of ten where it is tiny; 0 where float64 itself sees no more."""
+    return "0" if value < _NOISE else f"{value:.3f}" if value >= 0.0005 else f"{value:.0e}"
 
 
 def ranks_text(ranks: Ranks) -> list[str]:

@@ -14,14 +14,17 @@ def merge(
         list[str],
         typer.Argument(
             metavar="CHECKPOINT",
-            help="Folders or .safetensors files, one ingredient each; NAME=PATH names it, NAME=PATH,PATH averages several "
-            "seeds of one reward first. Or one recipe: soup.yaml.",
+            help="Folders or files of weights, or PEFT adapters, one ingredient each; CHECKPOINT+ADAPTER is one with the "
+            "adapter in it. NAME=PATH names it, NAME=PATH,PATH averages several seeds of one reward first. Or one "
+            "recipe: soup.yaml.",
         ),
     ],
     out: Annotated[
         str,
         typer.Option(
-            "-o", "--out", help="Where the soup goes: a folder, or one file if it ends in .safetensors."
+            "-o",
+            "--out",
+            help="Where the soup goes: a folder, or one file if it ends in .safetensors, .pt, .bin. Of adapters: a folder.",
         ),
     ],
     lambda_: Annotated[
@@ -35,25 +38,33 @@ def merge(
     uniform: Annotated[bool, typer.Option("--uniform", help="λ = 1/N.")] = False,
     normalize: Annotated[bool, typer.Option("--normalize", help="Divide λ by its sum, and say so.")] = False,
     affine: Annotated[
-        bool, typer.Option("--affine", help="Take any λ, negative too: θ₀ + Σ λᵢ(θᵢ − θ₀). Needs --base.")
+        bool,
+        typer.Option(
+            "--affine", help="Take any λ, negative too: θ₀ + Σ λᵢ(θᵢ − θ₀). Full weights need --base."
+        ),
     ] = False,
     scale: Annotated[
         str,
         typer.Option(
             "--scale",
             metavar="S",
-            help="After mixing: θ₀ + S·(soup − θ₀); below 1 is toward the base. Needs --base.",
+            help="After mixing: θ₀ + S·(soup − θ₀); below 1 is toward the base. Full weights need --base.",
         ),
     ] = "1",
     base: Annotated[
         str | None,
         typer.Option(
             "--base",
-            help="The checkpoint all were fine-tuned from; distances from it are measured and checked.",
+            help="The checkpoint all were fine-tuned from; distances from it are measured and checked. Adapters: their "
+            "shapes are checked; DoRA, PiSSA, OLoRA, replaced tensors and --fold need it.",
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", help="linear, task_arithmetic or slerp; `rsoup methods` explains them.")
+        str,
+        typer.Option(
+            "--method",
+            help="linear, task_arithmetic, slerp or, of adapters, factors; `rsoup methods` explains them.",
+        ),
     ] = "linear",
     level: Annotated[
         str, typer.Option("--level", help="slerp: one angle per tensor, or one for all (global).")
@@ -126,11 +137,13 @@ def merge(
         ),
     ] = None,
     fold: Annotated[
-        bool, typer.Option("--fold", help="Adapters: make full weights, adapters and base in one.")
+        bool, typer.Option("--fold", help="Adapters: make full weights, base and soup in one.")
     ] = False,
     rank: Annotated[
         str | None,
-        typer.Option("--rank", metavar="R", help="Adapters: truncate the soup to this rank; default: exact."),
+        typer.Option(
+            "--rank", metavar="R", help="Adapters: at most this rank in every module; default: exact."
+        ),
     ] = None,
     max_error: Annotated[
         str | None,
@@ -143,7 +156,9 @@ def merge(
     drop: Annotated[
         list[str] | None,
         typer.Option(
-            "--drop", metavar="GLOB", help="Leave out the tensors of this name; may be given several times."
+            "--drop",
+            metavar="GLOB",
+            help="Leave out the tensors of this name (adapters: the weights they change); several times.",
         ),
     ] = None,
     allow: Annotated[
@@ -151,7 +166,8 @@ def merge(
         typer.Option(
             "--allow",
             metavar="CHECK",
-            help="Go on in spite of: config, tokenizer, distance, unindexed, symlinks; recorded in the manifest.",
+            help="Go on in spite of: config, tokenizer, distance, unindexed, symlinks, base (adapters that name "
+            "different ones); recorded in the manifest.",
         ),
     ] = None,
     max_distance: Annotated[
@@ -175,6 +191,7 @@ def merge(
         float | None,
         typer.Option(
             "--fail-above-error",
+            min=0,
             metavar="E",
             help="Adapters: exit 4, nothing written, where the relative error is above this.",
         ),
@@ -195,6 +212,8 @@ def merge(
     Examples:
 
     rsoup merge helpful/ harmless/ --lambda 0.3,0.7 --base base/ -o soup/
+
+    rsoup merge helpful-lora/ harmless-lora/ --lambda 0.3,0.7 -o soup-lora/
 
     rsoup merge bleu=s1/,s2/ rouge=s3/,s4/ --lambda 1/3,2/3 -o soup/
 

@@ -137,7 +137,17 @@ def _copies(base: Source, seat: Seat) -> tuple[list[str], list[str]]:
             continue
         same = _same_values(source, mapped, adapter.source, key)
         (equal if same else differing).append(name)
-    return equal, differing
+    return equal, [] if _may_differ(adapter) else differing
+
+
+def _may_differ(adapter: Adapter) -> bool:
+    """Whether what lies below an update need not be the base's own: PiSSA's residual, a soup of whole heads."""
+    try:
+        return (
+            adapter.config.init is not None or adapter.source.side_file(NAME, _MAX_MANIFEST_BYTES) is not None
+        )
+    except RsoupError:
+        return True
 
 
 def _same_values(one: Source, name: str, other: Source, key: str) -> bool:

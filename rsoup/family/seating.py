@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from rsoup.lora.adapted import AdaptedSource
 from rsoup.lora.adapter import Adapter, LowRank
-from rsoup.lora.experts import placed_experts
-from rsoup.lora.placed import Placed, placed
+from rsoup.lora.placed import Placed
 from rsoup.storage.protocols import Source
 
 if TYPE_CHECKING:
@@ -23,20 +22,13 @@ class Seat:
     """An adapter on a base it fits: `places` are the base's tensors that the update of each module changes."""
 
     source: AdaptedSource = field(repr=False)
-    places: Mapping[str, tuple[Placed, ...]]
+    places: Mapping[str, Sequence[Placed]]
 
 
 def seated(base: Source, adapter: Adapter) -> Seat:
     """The adapter on its base. Raises IncompatibleError E0342, E0343 where it does not fit."""
     source = AdaptedSource(base, adapter)
-    ground, names = source.ground.header, source.names
-    found: dict[str, list[Placed]] = {}
-    for place in (
-        *placed(source.adapter, ground, names).values(),
-        *placed_experts(source.adapter, ground, names).values(),
-    ):
-        found.setdefault(place.update.module, []).append(place)
-    return Seat(source, {module: tuple(places) for module, places in found.items()})
+    return Seat(source, source.places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def _by_shape(
     for i, (update, b, a) in factors.items():
         if update.keys.magnitude is not None:
             continue
-        pairs = _pairs(adapters[i].config.init, update, b, a, seats[i], module)
+        pairs = _pairs(adapters[i].began(update), update, b, a, seats[i], module)
         if pairs is not None:
             groups.setdefault((update.rows, update.columns, update.experts), {})[i] = (update, pairs)
     yield from groups.values()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rsoup.compat.files import config_of
 from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
 from rsoup.errors import Problem, show
-from rsoup.lora.adapter import Adapter, LowRank, without
+from rsoup.lora.adapter import Adapter, without
 from rsoup.lora.chunks import Chunked
 from rsoup.lora.effective import Factors, factors_of, magnitudes
 from rsoup.lora.experts import placed_experts
@@ -32,7 +33,8 @@ _TOKENIZER = re.compile(
 class AdaptedSource(Chunked):
     """The full checkpoint that `adapter` makes of `base`: tensors it changes read as float64, the others as stored.
 
-    A header's `kept` dtype is the base's: what a soup of it is stored in. Reading is exact to the last bits of
+    A header's `kept` dtype is the base's: what a soup of it is stored in. `places` says where each module's update
+    lies: in one tensor, or in those of its experts. Reading is exact to the last bits of
     float64 and the same on every machine (`product`). Raises IncompatibleError E0342 and E0343 on opening.
     """
 
@@ -44,9 +46,10 @@ class AdaptedSource(Chunked):
         self.name, self.config = adapter.name, adapter.config
         self.adapter = adapter
         self._placed: Mapping[str, Placed] = {
-            **placed(adapter, ground.header, names),
+            **placed(adapter, ground.header, names, (config_of(base) or {}).get("model_type")),
             **placed_experts(adapter, ground.header, names),
         }
+        self.places: Mapping[str, Sequence[Placed]] = _by_module(self._placed.values())
         self._replaced = {names.get(name, name): key for name, key in adapter.tensors.items()}
         self._beneath = {names.get(name, name): key for name, key in adapter.beneath.items()}
         self._rows = {names.get(name, name): found for name, found in adapter.rows.items()}
@@ -98,10 +101,6 @@ class AdaptedSource(Chunked):
         """The dtype a soup of a tensor is stored in: the base's, where the base has it."""
         stored = self.base.header.get(name, spec).stored
         return stored if stored != spec.dtype else None
-
-    def place(self, update: LowRank) -> Placed | None:
-        """Where one of the adapter's updates lies in the base."""
-        return next((found for found in self._placed.values() if found.update == update), None)
 
     def _tokenizer(self) -> frozenset[str]:
         """The adapter's own tokenizer files, where it was trained with another vocabulary than the base's."""
@@ -239,6 +238,13 @@ def _ground(base: Source, adapter: Adapter) -> tuple[Source, dict[str, str]]:
         return base, names
     ground = Aliased(base, beneath)
     return ground, names_in(ground.header, _wanted(adapter))
+
+
+def _by_module(found: Iterable[Placed]) -> dict[str, list[Placed]]:
+    places: dict[str, list[Placed]] = {}
+    for place in found:
+        places.setdefault(place.update.module, []).append(place)
+    return places
 
 
 def _wanted(adapter: Adapter) -> list[str]:

@@ -98,6 +98,10 @@ class Adapter:
         """B as rows × (rank·experts), float64."""
         return self.read(update.keys.b).reshape(update.rows, -1)
 
+    def began(self, update: LowRank) -> str | None:
+        """How the factors of an update began where that took something out of the base, and the file has not the rest."""
+        return None if update.tensor in self.beneath else self.config.init
+
     @property
     def uses_dora(self) -> bool:
         """Whether some update has a magnitude vector."""

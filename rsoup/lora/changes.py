@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from rsoup.compat.conv1d import MODELS, is_named_so
 from rsoup.compat.tied import EMBEDDING
 from rsoup.errors import IncompatibleError, Problem, UsageError, listing, show
 from rsoup.tensors import Header, TensorSpec
@@ -228,10 +229,6 @@ def dropped(globs: Sequence[str], names: Mapping[str, str]) -> frozenset[str]:
     return frozenset(found)
 
 
-_CONV1D_MODELS: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
-_CONV1D: Final = ("c_attn", "c_proj", "c_fc", "q_attn")
-
-
 def fan_in_fan_out(factors: Sequence[Change], header: Header, model_type: str | None) -> bool:
     """Whether the matrices are stored inputs first, as GPT-2's Conv1D has them: `model_type` says so, else the biases.
 
@@ -250,9 +247,9 @@ def fan_in_fan_out(factors: Sequence[Change], header: Header, model_type: str | 
 
 
 def _is_conv1d(change: Change, header: Header, model_type: str | None) -> bool:
-    if change.module.rpartition(".")[2] not in _CONV1D:
+    if not is_named_so(change.module):
         return False
     bias = header.get(f"{change.module}.bias")
     if bias is not None and change.spec.shape[0] != change.spec.shape[1]:
         return bias.shape[0] == change.spec.shape[1]
-    return model_type in _CONV1D_MODELS
+    return model_type in MODELS

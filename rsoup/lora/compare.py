@@ -1,7 +1,8 @@
-"""Adapters that are to be one soup: the same base, the same shapes, nothing that only one of them means. Pure."""
+"""Adapters that are to be one soup: the same base, the same shapes, nothing that only one of them means."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -89,10 +90,15 @@ def _groups(adapters: Sequence[_Configured], values: Sequence[object]) -> list[s
     return [f"{show(value)} ({listing(names, 3)})" for value, names in having.items()]
 
 
+def _place(base: str) -> str:
+    """A base's name; for a folder that is here, where it really lies: two spellings of one path are one base."""
+    return os.path.realpath(base) if os.path.isdir(base) else base.rstrip("/")
+
+
 def _bases(adapters: Sequence[_Configured]) -> Iterator[tuple[str, Problem]]:
     """An adapter that names no base contradicts none."""
     named = [adapter for adapter in adapters if adapter.config.base]
-    bases = [(adapter.config.base or "").rstrip("/") for adapter in named]
+    bases = [_place(adapter.config.base or "") for adapter in named]
     if len(set(bases)) > 1:
         yield "base", Problem("base", f"trained on different bases: {' and '.join(_groups(named, bases))}")
     revisions = [adapter.config.revision for adapter in adapters]

@@ -48,7 +48,6 @@ def cook(
     sinks: Sequence[Sink],
     *,
     threads: int | None = None,
-    on_task: Callable[[Task], None] | None = None,
 ) -> list[Written]:
     """Write every outline's tensors to its sink, from one reading of the factors; what is known of each.
 
@@ -65,12 +64,10 @@ def cook(
         alone()
         return lambda task: _task(task, outlines, ground, sinks)
 
-    def on_result(task: Task, found: list[Written]) -> None:
+    def on_result(_: Task, found: list[Written]) -> None:
         for mine, more in zip(written, found, strict=True):
             mine.digests.update(more.digests)
             mine.rounding_squared.update(more.rounding_squared)
-        if on_task is not None:
-            on_task(task)
 
     with torch_threads():
         each(tasks, worker, on_result, threads=threads)

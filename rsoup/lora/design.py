@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from rsoup.errors import IncompatibleError, UsageError, listing, show
+from rsoup.errors import IncompatibleError, Problem, UsageError, listing, show
 from rsoup.lora.adapter import Adapter, LowRank
 from rsoup.recipe import Recipe
 
@@ -94,7 +94,7 @@ class Design:
 
     def began(self, share: Share) -> str | None:
         """How the factors of a share began where that took something out of the base."""
-        return self.adapters[share.adapter].config.init
+        return self.adapters[share.adapter].began(share.update)
 
 
 def rest(terms: Sequence[tuple[int, int, Fraction]]) -> Fraction:
@@ -225,14 +225,19 @@ def _check_rules(recipe: Recipe, adapters: Sequence[Adapter]) -> None:
 
 
 def check_defined(design: Design, *, with_base: bool) -> None:
-    """Raise IncompatibleError E0347 where the soup is not defined, or not without the base."""
+    """Raise UsageError E0206 for a soup of nothing, IncompatibleError E0347 where it is not defined without the base,
+    E0348 where no adapter is that soup.
+    """
     if not design.modules and not design.wholes and not design.rows:
         raise UsageError(
             "E0206",
             "nothing is left of the adapters: their λ are 0 or cancel, or --drop takes all of them",
             hint="the soup would be the base itself",
         )
-    if with_base or design.copy is not None:
+    if design.copy is not None:
+        return
+    _check_kinds(design)
+    if with_base:
         return
     if lacking := design.needs_base:
         raise IncompatibleError(
@@ -240,4 +245,34 @@ def check_defined(design: Design, *, with_base: bool) -> None:
             f"the soup of {listing(lacking, 3)} depends on the base's own weights (DoRA, PiSSA, tensors that only "
             "some adapters replace, or Σλ ≠ 1 of replaced tensors)",
             hint="add --base BASE, or leave them out: --drop 'GLOB'",
+        )
+
+
+def _check_kinds(design: Design) -> None:
+    """Raise IncompatibleError E0348 where the adapters have kinds of updates that no adapter of PEFT has together."""
+    changed = {module.like.tensor for module in design.modules}
+    wholes = {whole.name for whole in design.wholes}
+    wrong = [
+        Problem(show(rows.name), "rows of it (trainable_token_indices) beside an update or the whole of it")
+        for rows in design.rows
+        if rows.name in changed | wholes
+    ]
+    if any(module.dora for module in design.modules):
+        wrong += [
+            Problem(show(module.name), "DoRA beside biases of the factors (lora_bias)")
+            for module in design.modules
+            if any(share.update.keys.bias is not None for share in module.shares)
+        ]
+        wrong += [
+            Problem(show(whole.name), "DoRA beside a tensor that is stored whole and updated")
+            for whole in design.wholes
+            if whole.name in changed
+            and any(whole.name in design.adapters[i].tensors for i, _, _ in whole.terms)
+        ]
+    if wrong:
+        raise IncompatibleError(
+            "E0348",
+            "these adapters have updates that PEFT does not take in one adapter",
+            details=tuple(wrong[:5]),
+            hint="--fold makes full weights of it; or leave them out: --drop 'GLOB'",
         )

@@ -47,11 +47,12 @@ def expert_factors(adapter: Adapter, where: Placed, base: Source) -> list[tuple[
         a3 = a.reshape(update.experts, update.rank, update.columns)
         b3 = b.reshape(update.rows, update.rank, update.experts)
         return [(b3[:, :, e].contiguous(), a3[e]) for e in range(update.experts)]
-    if adapter.config.init is None:
+    init = adapter.began(update)
+    if init is None:
         return [(b, a)]
     from rsoup.lora.beginning import beginning
 
-    b0, a0 = beginning(adapter.config.init, matrix(base, where), update.rank, update.scaling)
+    b0, a0 = beginning(init, matrix(base, where), update.rank, update.scaling)
     return [(torch.cat([b, -b0], dim=1), torch.cat([a, a0]))]
 
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from rsoup.compat.conv1d import MODELS, is_named_so
 from rsoup.compat.files import config_of
 from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
 from rsoup.errors import IncompatibleError, Problem, show
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
 
 _KEPT = 4  # modules that stay in memory: blocks come in order, a few threads at a time
 _F64 = DTYPES["F64"]
-_CONV1D: Final = (
-    "c_attn",
-    "c_fc",
-    "c_proj",
-    "q_attn",
-)  # layers of GPT-2, whose weight is stored inputs first
-_GPT2: Final = ("decision_transformer", "gpt2", "imagegpt", "openai-gpt")
 _EMBEDDINGS: Final = ("shared", "wpe", "position_embeddings", "token_type_embeddings")
 
 
@@ -160,8 +154,8 @@ class ForeignSource(View):
             return "conv2d"
         if EMBEDDING.search(f"{module}.weight") or leaf in _EMBEDDINGS:
             return "embedding"
-        inputs_first = self.config.fan_in_fan_out or self._config_of_base.get("model_type") in _GPT2
-        return "conv1d" if inputs_first and leaf in _CONV1D else "linear"
+        inputs_first = self.config.fan_in_fan_out or self._config_of_base.get("model_type") in MODELS
+        return "conv1d" if inputs_first and is_named_so(module) else "linear"
 
     def check_sums(self) -> None:
         """Compare the checksums that the files hold of themselves."""

@@ -58,7 +58,7 @@ class FusedSource(Chunked):
             **base.header,
             **{n: TensorSpec(f64, base.header[n].shape, kept=base.header[n].stored) for n in parts},
         }
-        self._cache: OrderedDict[tuple[str, tuple[float, ...]], Factors] = OrderedDict()
+        self._cache: OrderedDict[str, Factors] = OrderedDict()
         self._lock = threading.Lock()
 
     def width(self, tensor: str) -> int:
@@ -83,16 +83,14 @@ class FusedSource(Chunked):
         self.add_update(self._parts[tensor][0][1], self._factors(tensor), begin, out)
 
     def _factors(self, tensor: str) -> Factors:
-        parts = self._parts[tensor]
-        key = (parts[0][1].update.module, tuple(c for _, _, c in parts))
         with self._lock:
-            found = self._cache.get(key)
+            found = self._cache.get(tensor)
             if found is None:
-                found = self._cache[key] = Factors((_product(parts),), 1.0)
+                found = self._cache[tensor] = Factors((_product(self._parts[tensor]),), 1.0)
                 while len(self._cache) > _KEPT:
                     self._cache.popitem(last=False)
             else:
-                self._cache.move_to_end(key)
+                self._cache.move_to_end(tensor)
             return found
 
 

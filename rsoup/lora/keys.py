@@ -85,6 +85,7 @@ def sorted_keys(keys: Iterable[str], where: str) -> AdapterKeys:
             beneath[f"{found['module']}.{found['leaf']}"] = key
         else:
             tensors[name] = key
+    strange += _twice(parts, tensors)
     if strange:
         raise RefusedFileError(
             "E0821",
@@ -93,6 +94,13 @@ def sorted_keys(keys: Iterable[str], where: str) -> AdapterKeys:
             hint="written by another tool, or by a newer PEFT? load it with PEFT and save it again",
         )
     return AdapterKeys({m: factors(m, p, where) for m, p in parts.items()}, tensors, rows, beneath)
+
+
+def _twice(parts: Mapping[str, Mapping[str, str]], tensors: Mapping[str, str]) -> list[str]:
+    """Keys of whole tensors that an update of the same file changes: what the adapter makes of them is not certain."""
+    names = [f"{module}.weight" for module in parts]
+    names += [f"{module}.bias" for module, own in parts.items() if "bias" in own]
+    return [tensors[name] for name in names if name in tensors]
 
 
 def factors(module: str, parts: Mapping[str, str], where: str) -> FactorKeys:

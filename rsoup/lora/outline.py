@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rsoup.lora.adapter import LowRank
@@ -88,7 +88,7 @@ def outline(design: Design, ranks: Mapping[str, int], stacked: Mapping[str, int]
         )
         for module in design.modules
     }
-    wholes = {whole_key(whole): whole for whole in design.wholes}
+    wholes = {_whole_key(whole, modules): whole for whole in design.wholes}
     rows = {
         f"{PREFIX}{r.name.removesuffix('.weight')}.token_adapter.trainable_tokens_delta": r
         for r in design.rows
@@ -103,9 +103,10 @@ def _began(design: Design, module: Module) -> bool:
     return any(design.began(share) is not None for share in module.shares)
 
 
-def whole_key(whole: Whole) -> str:
-    """The key under which the files hold a tensor that is stored whole: all of them have the same."""
-    return whole.terms[0][1]
+def _whole_key(whole: Whole, modules: Collection[str]) -> str:
+    """The key of a tensor that is stored whole: below the update of its module where there is one, else the files'."""
+    module, _, leaf = whole.name.rpartition(".")
+    return f"{PREFIX}{module}.base_layer.{leaf}" if module in modules else whole.terms[0][1]
 
 
 def _dtype(design: Design, shares: Sequence[tuple[int, LowRank]]) -> DType:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from rsoup.compat.conv1d import MODELS, is_named_so
 from rsoup.errors import IncompatibleError, Problem, show
 from rsoup.lora.adapter import Adapter, LowRank
+from rsoup.lora.config import AdapterConfig
 from rsoup.tensors import Header, TensorSpec
 
 _SHOWN = 5
@@ -32,8 +34,12 @@ class Placed:
     first: int = 0
 
 
-def placed(adapter: Adapter, base: Header, names: Mapping[str, str]) -> dict[str, Placed]:
+def placed(
+    adapter: Adapter, base: Header, names: Mapping[str, str], model_type: object = None
+) -> dict[str, Placed]:
     """Base tensor → the update that changes it, for every update of one matrix; `names` maps adapter's to base's.
+
+    `model_type` is what the base's configuration says: it tells which square matrices are stored inputs first.
 
     Raises IncompatibleError E0342 with every update that fits no tensor of the base, E0343 where it is not certain
     which tensor an update is of.
@@ -56,11 +62,18 @@ def placed(adapter: Adapter, base: Header, names: Mapping[str, str]) -> dict[str
             continue
         if tensor in found:
             raise uncertain(adapter.name, f"two updates may be of '{show(tensor)}'")
-        way = ways[0] if len(ways) == 1 else update.keys.embedding or adapter.config.fan_in_fan_out
+        way = ways[0] if len(ways) == 1 else _is_transposed(update, adapter.config, model_type)
         found[tensor] = Placed(update, tensor, *_matrix(spec), way)
     if wrong:
         raise does_not_fit(adapter.name, wrong, len(adapter.updates))
     return found
+
+
+def _is_transposed(update: LowRank, config: AdapterConfig, model_type: object) -> bool:
+    """Whether a square matrix is stored inputs first. PEFT's `fan_in_fan_out` is that of the module it wrapped last."""
+    if update.keys.embedding:
+        return True
+    return is_named_so(update.module) if model_type in MODELS else config.fan_in_fan_out
 
 
 def _matrix(spec: TensorSpec) -> tuple[int, int]:

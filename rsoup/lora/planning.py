@@ -121,8 +121,9 @@ def _drop_notes(ready: Opened, design: Design) -> list[str]:
     (lost,) = survey([without], ready.ground)
     norm = math.sqrt(math.fsum(tail(v, 0) ** 2 for lists in lost.values.values() for v in lists))
     others = len(without.wholes) + len(without.rows) - len(design.wholes) - len(design.rows)
-    more = f", and {others} tensors that are stored whole" if others else ""
-    return [f"--drop leaves out {len(without.modules)} modules with ‖ΔW‖ {norm:.4g}{more}"]
+    left = [f"{len(without.modules)} modules with ‖ΔW‖ {norm:.4g}"] if without.modules else []
+    left += [f"{others} of what is stored whole"] if others else []
+    return [f"--drop leaves out {' and '.join(left)}"] if left else []
 
 
 def _file(recipe: Recipe, header: Header, metadata: bytes | None) -> OutputFile:

@@ -150,7 +150,7 @@ def _modules_to_save(design: Design) -> list[str]:
     for i in design.used:
         named = design.adapters[i].config.raw.get("modules_to_save")
         asked += [str(name) for name in named] if isinstance(named, list) else []
-    modules = {whole.name.rpartition(".")[0] for whole in design.wholes}
+    modules = {whole.name.rpartition(".")[0] for whole in design.wholes} - {m.name for m in design.modules}
     used = [
         name
         for name in dict.fromkeys(asked)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 REDERIVED = "every tensor of it is what the recipe in rsoup.json gives of these adapters"
+EXTRACTED = "rsoup-extract/1"
 TOLERANCE = 1e-5
 """Relative, of ‖B·A‖ of a module: truncated factors come out of a decomposition whose last bits differ between processors."""
 
@@ -54,6 +55,16 @@ def is_of_adapters(claims: Claims) -> bool:
     """Whether the manifest is of a soup of adapters."""
     found: object = claims.value["arithmetic"]
     return found == ARITHMETIC
+
+
+def refuse_extracted(claims: Claims) -> None:
+    """Raise UsageError E0231 if the manifest is of an adapter that was extracted: that is not made again here."""
+    if claims.value["arithmetic"] == EXTRACTED:
+        raise UsageError(
+            "E0231",
+            "an adapter that was extracted from full weights is not made again",
+            hint="leave out --rederive and --sample; extract it once more, and compare the two with rsoup diff",
+        )
 
 
 def rederive(

@@ -13,7 +13,7 @@ from rsoup.prepare import open_all
 from rsoup.progress import Meter, OnProgress
 from rsoup.proof import adapters, canonical, claims, intact
 from rsoup.proof import rederive as again
-from rsoup.proof.adapters import is_of_adapters
+from rsoup.proof.adapters import is_of_adapters, refuse_extracted
 from rsoup.proof.canonical import Given, Path
 from rsoup.proof.sampling import parse_nonce, parse_sample
 from rsoup.proof.verdict import Level, VerifyResult
@@ -68,6 +68,7 @@ def verify(
                 meter = Meter("digests", nbytes, progress)
                 levels.append(intact.digests(path, soup, found, threads=threads, on_bytes=meter.add))
             if size is not None or rederive:
+                refuse_extracted(found)
                 recipe = canonical.recipe_of(found.canonical, found.shown, adapters=is_of_adapters(found))
                 places = canonical.places(recipe, ingredients, base)
                 if is_of_adapters(found):

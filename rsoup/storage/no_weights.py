@@ -104,5 +104,5 @@ def nothing(top: Sequence[str], weights: Sequence[str], shown: str) -> RefusedFi
         "E0810",
         "there are no weights in this folder",
         where=shown,
-        hint="a checkpoint folder holds model.safetensors, or shards and their index",
+        hint="a checkpoint folder holds model.safetensors, or shards and their index; an adapter's adapter_model.safetensors",
     )
