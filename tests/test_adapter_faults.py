@@ -890,3 +890,26 @@ def test_a_model_without_adapters_is_no_adapter(pair: tuple[Path, Path], base: P
     found = refusal(tmp_path, "E0206", full, full, fold=True)
 
     assert "--fold" in str(found)
+
+
+# --- whole tensors that nobody asked PEFT to store
+
+
+STRAY = "base_model.model.model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("twice", [False, True], ids=["with another", "with itself"])
+def test_a_tensor_that_nothing_explains_is_named(
+    fold: bool, twice: bool, pair: tuple[Path, Path], base: Path, tmp_path: Path
+) -> None:
+    """E0821 with the key: no module to save, no trained bias, no embedding; λ and --base change nothing of it."""
+    stray = tmp_path / "stray"
+    shutil.copytree(pair[0], stray)
+    tensors = load_file(stray / "adapter_model.safetensors")
+    save_file({**tensors, STRAY: torch.zeros(48, 32)}, stray / "adapter_model.safetensors", {"format": "pt"})
+
+    found = refusal(tmp_path, "E0821", stray, stray if twice else pair[1], base=base, fold=fold)
+
+    assert STRAY in str(found)
+    assert "load it with PEFT and save it again" in str(found.hint)

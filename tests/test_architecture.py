@@ -104,6 +104,7 @@ ORDER = [
     "rsoup.lora.token_rows",
     "rsoup.lora.beginning",
     "rsoup.lora.product",
+    "rsoup.lora.wholes",
     "rsoup.lora.foreign",
     "rsoup.lora.adapter",
     "rsoup.lora.placed",

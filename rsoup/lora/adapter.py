@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, TypeGuard, TypeVar
 from rsoup.errors import IncompatibleError, RefusedFileError, listing, show
 from rsoup.lora.config import MAX_CONFIG_BYTES, TOKENS, AdapterConfig, parse_config
 from rsoup.lora.foreign import FOLDABLE
-from rsoup.lora.keys import FactorKeys, check_floats, sorted_keys
+from rsoup.lora.keys import FactorKeys, check_floats, no_place, sorted_keys
 from rsoup.lora.parameters import parameters
 from rsoup.lora.pipelines import joined, parts_of
 from rsoup.lora.token_rows import indices
+from rsoup.lora.wholes import unasked
 from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
@@ -169,6 +170,8 @@ def read_adapter(source: Source) -> Adapter:
             else "only a soup of weights can be made",
         )
     keys = sorted_keys(source.header, where)
+    if strange := unasked(keys.tensors, config):
+        raise no_place([keys.tensors[name] for name in strange], where)
     check_floats(source.header, where)
     wrapped = parameters(keys.factors, config)
     updates = {

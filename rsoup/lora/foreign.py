@@ -17,6 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from rsoup.errors import IncompatibleError, Problem, RefusedFileError, RsoupError, listing, show
+from rsoup.lora.wholes import EMBEDDINGS
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +48,6 @@ _NARROWED: Mapping[str, int] = {  # as wide as the widest module: others use the
     "base_model.pvera_A": 1, "base_model.pvera_B": 0, "base_model.vera_A": 1, "base_model.vera_B": 0
 }  # fmt: skip
 _DRAWN = (*_NARROWED, "supertuning_indices")  # where a file lacks them, PEFT draws them from the whole model
-_EMBEDDINGS = ("embed_in", "embed_out", "embed_tokens", "lm_head", "shared", "tok_embeddings",
-               "word_embeddings", "wte")  # fmt: skip
 _ELSEWHERE = frozenset(  # which modules, and where from: the tensors of the file answer it
     ("auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "layers_pattern",
      "layers_to_transform", "modules_to_save", "peft_type", "revision", "runtime_config", "target_modules",
@@ -164,7 +163,7 @@ def _is_replaced(config: Mapping[str, object], tensor: str) -> bool:
     owners = accumulate(parts, "{}.{}".format)
     if isinstance(saved, list) and any(owner.endswith(tuple(map(str, saved))) for owner in owners):
         return bool(module)
-    return leaf in ("weight", "bias") and parts[-1] in _EMBEDDINGS
+    return leaf in ("weight", "bias") and parts[-1] in EMBEDDINGS
 
 
 @contextmanager

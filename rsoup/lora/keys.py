@@ -87,13 +87,18 @@ def sorted_keys(keys: Iterable[str], where: str) -> AdapterKeys:
             tensors[name] = key
     strange += _twice(parts, tensors)
     if strange:
-        raise RefusedFileError(
-            "E0821",
-            f"{len(strange)} of its tensors have no place in an adapter as rsoup knows it: {listing(strange, 3)}",
-            where=where,
-            hint="written by another tool, or by a newer PEFT? load it with PEFT and save it again",
-        )
+        raise no_place(strange, where)
     return AdapterKeys({m: factors(m, p, where) for m, p in parts.items()}, tensors, rows, beneath)
+
+
+def no_place(keys: list[str], where: str) -> RefusedFileError:
+    """The error of keys that nothing explains."""
+    return RefusedFileError(
+        "E0821",
+        f"{len(keys)} of its tensors have no place in an adapter as rsoup knows it: {listing(keys, 3)}",
+        where=where,
+        hint="written by another tool, or by a newer PEFT? load it with PEFT and save it again",
+    )
 
 
 def _twice(parts: Mapping[str, Mapping[str, str]], tensors: Mapping[str, str]) -> list[str]:
