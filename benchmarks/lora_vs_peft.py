@@ -11,6 +11,7 @@ PEFT's own figures are taken inside its process, without its imports; the whole 
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -117,9 +118,9 @@ def models(work: Path, layers: int) -> tuple[Path, list[Path]]:
 
 
 def _truncated(
-    args: object, work: Path, full: tuple[Path, list[Path]], small: tuple[Path, list[Path]]
+    args: argparse.Namespace, work: Path, full: tuple[Path, list[Path]], small: tuple[Path, list[Path]]
 ) -> None:
-    rounds, layers, fewer = args.rounds, args.layers, args.peft_layers  # type: ignore[attr-defined]
+    rounds, layers, fewer = args.rounds, args.layers, args.peft_layers
     one: list[dict[str, float]] = []
     eleven: list[dict[str, float]] = []
     peft, whole, memory = [], [], []
@@ -140,12 +141,12 @@ def _truncated(
             "-q",
             "-o",
             str(work / "out"),
-        ]  # type: ignore[attr-defined]
+        ]
         done = run(command)
         whole.append(done.wall)
         memory.append(done.peak_resident)
         remove(work / "out")
-        step = timed(args.peft, PEFT, "svd", small[0], work / "out", *small[1])["merge"]  # type: ignore[attr-defined]
+        step = timed(args.peft, PEFT, "svd", small[0], work / "out", *small[1])["merge"]
         peft.append(step * layers / fewer)
     remove(work / "out")
     print("Four adapters of rank 16 to one of rank 16, seconds (min / median / max):\n")
@@ -174,7 +175,7 @@ def _seconds(command: list[str]) -> float:
     return time.perf_counter() - begun
 
 
-def _fold(args: object, work: Path, full: tuple[Path, list[Path]]) -> None:
+def _fold(args: argparse.Namespace, work: Path, full: tuple[Path, list[Path]]) -> None:
     base, adapters = full[0], [str(path) for path in full[1][:2]]
     out = work / "out"
     commands = {
@@ -189,10 +190,10 @@ def _fold(args: object, work: Path, full: tuple[Path, list[Path]]) -> None:
             "-q",
             "-o",
             str(out),
-        ],  # type: ignore[attr-defined]
-        "PEFT": [args.peft, "-W", "ignore", "-c", PEFT, "fold", str(base), str(out), *adapters],  # type: ignore[attr-defined]
+        ],
+        "PEFT": [args.peft, "-W", "ignore", "-c", PEFT, "fold", str(base), str(out), *adapters],
     }
-    runs = in_turns(commands, args.rounds, out=out, inputs=[base], patience=args.patience)  # type: ignore[attr-defined]
+    runs = in_turns(commands, args.rounds, out=out, inputs=[base], patience=args.patience)
     print("Two adapters folded into 2.2 GB of bfloat16, whole commands (min / median / max):\n")
     table(
         ["", "seconds", "CPU seconds", "peak anonymous MB", "peak resident MB"],

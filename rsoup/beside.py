@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 
@@ -30,35 +29,19 @@ def write_beside(
             chunks: Iterable[bytes] = donor.side_file_chunks(name)
             if name.rpartition("/")[2] == "config.json":
                 chunks = [soup_config(name, b"".join(chunks), plan.header, donor)]
-            written[name] = _stage(staging, name, chunks)
+            written[name] = staging.add_file(name, chunks)
         except AccessError as error:
             raise changed(error.where or name) from error  # it was there when the merge began
     for name, text in plan.index_files:
-        written[name] = _stage(staging, name, [text])
+        written[name] = staging.add_file(name, [text])
     prose, notes = _card(ready, tally, overwrite=overwrite)
-    written[card.NAME] = _stage(staging, card.NAME, [prose])
+    written[card.NAME] = staging.add_file(card.NAME, [prose])
     if code := [name for name in donor.skipped_files if name.endswith(".py")]:
         notes.append(f"code is never copied: {', '.join(show(name) for name in code)}")
     if nested := [name for name in donor.skipped_files if "/" in name]:
         shown = ", ".join(show(name) for name in nested[:5])
         notes.append(f"weights in subfolders are not part of the soup: {shown}")
     return written, notes
-
-
-def _stage(staging: Staging, name: str, chunks: Iterable[bytes]) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-
-    def write(fd: int) -> None:
-        nonlocal size
-        for chunk in chunks:
-            digest.update(chunk)
-            size += len(chunk)
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-
-    staging.add_file(name, write)
-    return size, digest.hexdigest()
 
 
 def _card(ready: Prepared, tally: Tally, *, overwrite: bool) -> tuple[bytes, list[str]]:

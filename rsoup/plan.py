@@ -14,7 +14,7 @@ from rsoup.layout import FileFormat, OutputFile
 from rsoup.methods import METHODS, Term, terms
 from rsoup.recipe import Recipe
 from rsoup.storage.protocols import Source
-from rsoup.storage.views import origin
+from rsoup.storage.views import lent, origin
 from rsoup.tensors import DTYPES, Header, TensorSpec, widest
 
 ARITHMETIC = "rsoup-arith/1"
@@ -246,7 +246,8 @@ def _tensor_plan(
         spec for term, spec in zip(summands, specs, strict=True) if term.checkpoint != base
     ] or specs
     dtype = DTYPES[recipe.dtype] if recipe.dtype else widest([spec.stored for spec in fine_tuned])
-    if base is not None and (alike := _one_origin(name, sources)):
+    measured = base is not None and name not in lent(sources[base])
+    if base is not None and measured and (alike := _one_origin(name, sources)):
         return TensorPlan(
             name=name,
             spec=TensorSpec(dtype, sources[base].header[name].shape),
@@ -264,7 +265,7 @@ def _tensor_plan(
         spec=TensorSpec(dtype, sources[0].header[name].shape),
         terms=summands,
         copy_from=one.checkpoint if one is not None and specs[0].dtype == dtype else None,
-        measured=base is not None,
+        measured=measured,
         may_overflow=reach > dtype.maximum * (1 + 1e-12) or any(spec.kept for spec in specs),
     )
 

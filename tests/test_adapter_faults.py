@@ -913,3 +913,11 @@ def test_a_tensor_that_nothing_explains_is_named(
 
     assert STRAY in str(found)
     assert "load it with PEFT and save it again" in str(found.hint)
+
+
+def test_half_a_resized_vocabulary_is_refused_with_its_base(zoo_folder: Path, tmp_path: Path) -> None:
+    """E0342 for the adapter as for full weights: no model holds embeddings and a head of different lengths."""
+    made = zoo.make("resized-half", zoo_folder)
+
+    for fold in (False, True):
+        refusal(tmp_path, "E0342", *made.adapters, base=made.base, fold=fold)

@@ -842,3 +842,52 @@ def test_a_resized_vocabulary_brings_its_tokenizer(zoo_folder: Path, tmp_path: P
         )
 
         assert (tmp_path / name / "soup" / "chat_template.jinja").read_text() == wanted
+
+
+# --- what there is nothing to measure from
+
+
+@pytest.mark.parametrize("name", ["resized", "score"])
+def test_tensors_the_base_lacks_have_no_distance(name: str, zoo_folder: Path, tmp_path: Path) -> None:
+    """Distances and cosine are those of the tensors the base has, in any order of the ingredients."""
+    made = zoo.make(name, zoo_folder)
+    start = zoo.base_weights(made.base)
+    if name == "score":  # a head of their own, which a causal model's checkpoint has not
+        del start["score.weight"]
+        base = write_folder(tmp_path / "base", {n: v.float() for n, v in start.items()}, config=None)
+        shutil.copy(made.base / "config.json", base)
+    else:
+        base = made.base
+    deltas = []
+    for adapter in made.adapters:
+        full = zoo.adapted_weights(made.base, adapter, *made.kind.warns)
+        own = [n for n in start if full[n].shape == start[n].shape]
+        deltas.append(torch.cat([(full[n] - start[n]).flatten() for n in own]))
+    norm = sum(float(start[n].norm()) ** 2 for n in own) ** 0.5
+
+    for order in ((0, 1), (1, 0)):
+        result = library.merge(
+            library.make_recipe(
+                [made.adapters[i] for i in order], uniform=True, base=base, fold=True, max_distance=99.0
+            ),
+            tmp_path / f"soup-{order[0]}",
+        )
+        assert result.distances is not None
+        assert result.distances.relative == pytest.approx(
+            [float(deltas[i].norm()) / norm for i in order], rel=1e-9
+        )
+        cosine = float(deltas[0] @ deltas[1] / deltas[0].norm() / deltas[1].norm())
+        assert result.distances.cosine[0][1] == pytest.approx(cosine, abs=1e-9)
+    assert library.verify(tmp_path / "soup-0", list(made.adapters), base=base, rederive=True).holds
+
+
+def test_another_base_than_the_named_one_is_noted(zoo_folder: Path, tmp_path: Path) -> None:
+    """A copy under another path is another base as far as paths tell: the merge goes on, and says so."""
+    made = zoo.make("plain", zoo_folder)
+    shutil.copytree(made.base, tmp_path / "copy")
+
+    for fold in (False, True):
+        for base, noted in ((tmp_path / "copy", True), (made.base, False)):
+            recipe = library.make_recipe(list(made.adapters), uniform=True, base=base, fold=fold)
+            notes = library.merge(recipe, tmp_path / f"soup-{fold}-{noted}").notes
+            assert any("which the adapters name" in note for note in notes) is noted

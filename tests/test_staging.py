@@ -402,7 +402,7 @@ def test_a_result_appears_at_once_and_alone(tmp_path: Path) -> None:
     with staging(out) as stage:
         assert os.listdir(tmp_path) == [os.path.basename(stage.path)]
         stage.write("model.safetensors", 4, memoryview(b"x" * 4092))
-        stage.add_bytes("deep/er/file.json", b"{}")
+        stage.add_file("deep/er/file.json", [b"{}"])
         stage.commit(overwrite=False, last={"rsoup.json": b"{}"})
 
     assert os.listdir(tmp_path) == ["soup"]
@@ -630,10 +630,10 @@ def test_a_deleted_parent_is_not_made_again(tmp_path: Path, step: str) -> None:
     parent = tmp_path / "outputs"
     with pytest.raises(TargetError) as caught, staging(parent / "soup") as stage:
         if step == "commit":
-            stage.add_bytes("a/b.json", b"{}")
+            stage.add_file("a/b.json", [b"{}"])
         subprocess.run(["rm", "-rf", str(parent)], check=True)
         if step == "side file":
-            stage.add_bytes("a/b.json", b"{}")
+            stage.add_file("a/b.json", [b"{}"])
         stage.commit(overwrite=False, last={"rsoup.json": b"{}"})
 
     assert caught.value.exit_code == 6
@@ -647,7 +647,7 @@ def test_a_moved_parent_takes_the_result_along(tmp_path: Path) -> None:
     parent.mkdir()
     with staging(parent / "soup") as stage:
         parent.rename(tmp_path / "moved")
-        stage.add_bytes("a/b.json", b"{}")
+        stage.add_file("a/b.json", [b"{}"])
         stage.commit(overwrite=False, last={"rsoup.json": b"{}"})
 
     assert os.listdir(tmp_path) == ["moved"]
@@ -705,7 +705,7 @@ def test_modes_follow_the_umask(tmp_path: Path, mask: int, folder: int, file: in
     before = os.umask(mask)
     try:
         with staging(tmp_path / "soup") as stage:
-            stage.add_bytes("sub/config.json", b"{}")
+            stage.add_file("sub/config.json", [b"{}"])
             stage.commit(overwrite=False, last={"rsoup.json": b"{}"})
     finally:
         os.umask(before)
@@ -731,7 +731,7 @@ def test_a_shared_folder_keeps_its_group(tmp_path: Path) -> None:
     tmp_path.chmod(0o2775)
 
     with staging(tmp_path / "soup") as stage:
-        stage.add_bytes("sub/config.json", b"{}")
+        stage.add_file("sub/config.json", [b"{}"])
         stage.commit(overwrite=False, last={"rsoup.json": b"{}"})
 
     found = [tmp_path / "soup", *(tmp_path / "soup").rglob("*")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rsoup.compat.files import config_of
 from rsoup.compat.tied import EMBEDDING, HEAD, is_tied
-from rsoup.errors import Problem, show
+from rsoup.errors import IncompatibleError, Problem, show
 from rsoup.lora.adapter import Adapter, without
 from rsoup.lora.chunks import Chunked
 from rsoup.lora.effective import Factors, factors_of, magnitudes
@@ -65,6 +65,7 @@ class AdaptedSource(Chunked):
         last = ground.files[-1]
         self.files = [*ground.files[:-1], FileLayout(last.name, (*last.tensors, *added))]
         self.changed = frozenset((*self._placed, *self._replaced, *self._biases, *self._beneath))
+        _check_resized(self)
         self._cache: OrderedDict[str, Factors] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -254,3 +255,21 @@ def _wanted(adapter: Adapter) -> list[str]:
     wrapped = [name for update in adapter.updates.values() for name in update.parameters]
     owners = sorted({name.rpartition(".")[0] + "." for name in wrapped})
     return [*owners, *names, *adapter.tensors, *adapter.rows, *adapter.beneath]
+
+
+def _check_resized(source: AdaptedSource) -> None:
+    """Raise IncompatibleError E0342 where an adapter resizes the embeddings and leaves the head as long as it was."""
+    embedding = next((name for name in source.base.header if EMBEDDING.search(name)), None)
+    if embedding is None or HEAD not in source.base.header:
+        return
+    (rows, head), (before, head_before) = (
+        (header[embedding].shape[:1], header[HEAD].shape[:1])
+        for header in (source.header, source.base.header)
+    )
+    if rows != head and before == head_before:
+        name, longer = (HEAD, rows) if head == head_before else (embedding, head)
+        raise IncompatibleError(
+            "E0342",
+            f"'{show(source.name)}' resizes the vocabulary to {longer[0]} words, and has no '{show(name)}' of that length",
+            hint="save it again with save_embedding_layers=True",
+        )

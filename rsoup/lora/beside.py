@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rsoup import manifest
@@ -15,7 +14,6 @@ from rsoup.lora.result import AdapterMeasures, measures_json
 from rsoup.recipe import ADAPTER_CONFIG, Recipe
 from rsoup.report import card
 from rsoup.storage.files import changed
-from rsoup.storage.plain import write_all
 from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
 
@@ -54,16 +52,16 @@ def write_beside(found: Beside, staging: Staging, *, overwrite: bool) -> Side:
     """Stage everything but the weights and the manifest."""
     written = {}
     if found.config is not None:
-        written[ADAPTER_CONFIG] = _stage(staging, ADAPTER_CONFIG, [found.config])
+        written[ADAPTER_CONFIG] = staging.add_file(ADAPTER_CONFIG, [found.config])
     donor, source = _donor(found.recipe, found.ready)
     if donor != "base":
         for name in side_files(source):
             try:
-                written[name] = _stage(staging, name, source.side_file_chunks(name))
+                written[name] = staging.add_file(name, source.side_file_chunks(name))
             except AccessError as error:
                 raise changed(error.where or name) from error
     prose, notes = _card(found, overwrite=overwrite)
-    written[card.NAME] = _stage(staging, card.NAME, [prose])
+    written[card.NAME] = staging.add_file(card.NAME, [prose])
     name, size, digest = found.weights
     mixed = 0 if found.measures.copied is not None else len(found.tensors)
     built = manifest.frame(
@@ -100,20 +98,6 @@ def _donor(recipe: Recipe, ready: Opened) -> tuple[str, Source]:
     index = recipe.names.index(recipe.files_from) if recipe.files_from is not None else 0
     position = recipe.groups()[index][0]
     return recipe.checkpoints()[position][0], ready.sources[position]
-
-
-def _stage(staging: Staging, name: str, chunks: Iterable[bytes]) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-
-    def write(fd: int) -> None:
-        nonlocal size
-        for chunk in chunks:
-            digest.update(chunk)
-            size += len(chunk)
-            write_all(fd, memoryview(chunk))
-
-    staging.add_file(name, write)
-    return size, digest.hexdigest()
 
 
 def _card(found: Beside, *, overwrite: bool) -> tuple[bytes, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from rsoup.lora.effective import Factors
@@ -16,20 +17,20 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 18  # elements that are made at once: enough rows for a product to be worth its call
 
 
-class Chunked(View):
+class Chunked(View, ABC):
     """A View whose children make tensors: `width` says how many elements a row has, `fill` makes whole rows of them."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._spare = threading.local()
 
+    @abstractmethod
     def width(self, tensor: str) -> int:
         """Elements of one row of a tensor that is made; 1 where rows mean nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self, tensor: str, begin: int, out: torch.Tensor) -> None:
         """Make the elements from `begin` on: whole rows, or a piece of one that is very long."""
-        raise NotImplementedError
 
     def read_made(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with float64 elements of a tensor that is made, from byte `start` on."""

@@ -82,6 +82,16 @@ def same_base(adapters: Sequence[_Configured], allow: Sequence[str]) -> list[str
     )
 
 
+def other_base(adapters: Sequence[_Configured], base: str | None) -> list[str]:
+    """A note where the adapters name a folder that is here, and `base` is another one: shapes alone say nothing then."""
+    named = {_place(a.config.base) for a in adapters if a.config.base and os.path.isdir(a.config.base)}
+    if base is None or not named or named == {os.path.realpath(base)}:
+        return []
+    return [
+        f"--base is not {listing(sorted(named), 2)}, which the adapters name; their shapes fit it, and more is not known"
+    ]
+
+
 def _groups(adapters: Sequence[_Configured], values: Sequence[object]) -> list[str]:
     """`'a' (x)` for each different value, with the names of all that have it."""
     having: dict[object, list[str]] = {}

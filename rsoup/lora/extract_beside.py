@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import rsoup
@@ -17,7 +16,6 @@ from rsoup.lora.tuned import Tuned
 from rsoup.recipe import ADAPTER_CONFIG, public_name
 from rsoup.report import card
 from rsoup.storage.files import changed
-from rsoup.storage.plain import write_all
 from rsoup.storage.staging import Staging
 from rsoup.tensors import Header
 
@@ -34,29 +32,15 @@ def write_beside(
 ) -> tuple[dict[str, tuple[int, str]], list[str]]:
     """Stage the configuration, the fine-tune's tokenizer and the card; (name → (bytes, SHA-256), notes)."""
     source = found.opened[0]
-    written = {ADAPTER_CONFIG: _stage(staging, ADAPTER_CONFIG, [config])}
+    written = {ADAPTER_CONFIG: staging.add_file(ADAPTER_CONFIG, [config])}
     for name in filter(_TOKENIZER.fullmatch, source.side_files):
         try:
-            written[name] = _stage(staging, name, source.side_file_chunks(name))
+            written[name] = staging.add_file(name, source.side_file_chunks(name))
         except AccessError as error:
             raise changed(error.where or name) from error
     prose, notes = _card(found, out, figures, overwrite=overwrite)
-    written[card.NAME] = _stage(staging, card.NAME, [prose])
+    written[card.NAME] = staging.add_file(card.NAME, [prose])
     return written, notes
-
-
-def _stage(staging: Staging, name: str, chunks: Iterable[bytes]) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-
-    def write(fd: int) -> None:
-        nonlocal size
-        for chunk in chunks:
-            digest.update(chunk)
-            size += len(chunk)
-            write_all(fd, memoryview(chunk))
-
-    staging.add_file(name, write)
-    return size, digest.hexdigest()
 
 
 def _card(found: Tuned, out: str, figures: Figures, *, overwrite: bool) -> tuple[bytes, list[str]]:

@@ -22,7 +22,7 @@ from rsoup.lora.product import Product
 from rsoup.methods import METHODS, Term
 from rsoup.plan import Plan, TensorPlan
 from rsoup.storage.protocols import Source
-from rsoup.storage.views import View, bottom, origin
+from rsoup.storage.views import View, bottom, lent, origin
 from rsoup.tally import Tally
 from rsoup.tensors import DTYPES, Header, TensorSpec
 from rsoup.workers import alone, each, torch_threads
@@ -187,7 +187,8 @@ def _inner(
 
 def contents(plan: Plan, tally: Tally, sources: Sequence[Source]) -> list[str | None]:
     """The content digest of each checkpoint of a plan; of an adapter on its base it is that of its own file."""
-    found = tally.input_contents([source.header for source in sources])
+    headers = [{n: s for n, s in source.header.items() if n not in lent(source)} for source in sources]
+    found = tally.input_contents(headers)
     for position, source in enumerate(sources):
         if (own := own_file(plan, source, sources)) is not None:
             found[position] = fingerprint(own)

@@ -11,13 +11,13 @@ from rsoup.dialects import is_adapter_place
 from rsoup.errors import IncompatibleError, UsageError, listing, show
 from rsoup.lora.adapted import AdaptedSource
 from rsoup.lora.adapter import is_adapter, read_adapter, read_config, untrained
-from rsoup.lora.compare import same_base
+from rsoup.lora.compare import other_base, same_base
 from rsoup.lora.config import TOKENS
 from rsoup.lora.foreign_source import ForeignSource
 from rsoup.recipe import Recipe
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
-from rsoup.storage.views import Aliased
+from rsoup.storage.views import Aliased, Lent
 
 _MOUNTED = (AdaptedSource, ForeignSource)
 
@@ -71,10 +71,9 @@ def mounted(
     sources = [_mount(source, base) for source in fine_tuned]
     adapted = [source for source in sources if isinstance(source, AdaptedSource)]
     notes = list(untrained([source.adapter for source in adapted])) if weights else []
-    for source in adapted:
-        _check_resized(source)
     alone = [s for s, file in zip(sources, fine_tuned, strict=True) if file.under is None]
-    notes += same_base([s for s in alone if isinstance(s, _MOUNTED)], recipe.allow)
+    on_base = [s for s in alone if isinstance(s, _MOUNTED)]
+    notes += [*same_base(on_base, recipe.allow), *other_base(on_base, recipe.base)]
     everything = [*sources, *([base] if base is not None else [])]
     everything, more = _untied(everything, notes)
     return _with_new_heads(everything, recipe, more)
@@ -112,24 +111,6 @@ def _mount(source: CheckpointSource, base: Source | None) -> Source:
     if config.is_low_rank or config.peft_type == TOKENS:
         return AdaptedSource(under, read_adapter(source))
     return ForeignSource(under, source, config)
-
-
-def _check_resized(source: AdaptedSource) -> None:
-    """Raise IncompatibleError E0342 where an adapter resizes the embeddings and leaves the head as long as it was."""
-    embedding = next((name for name in source.base.header if EMBEDDING.search(name)), None)
-    if embedding is None or HEAD not in source.base.header:
-        return
-    (rows, head), (before, head_before) = (
-        (header[embedding].shape[:1], header[HEAD].shape[:1])
-        for header in (source.header, source.base.header)
-    )
-    if rows != head and before == head_before:
-        name, longer = (HEAD, rows) if head == head_before else (embedding, head)
-        raise IncompatibleError(
-            "E0342",
-            f"'{show(source.name)}' resizes the vocabulary to {longer[0]} words, and has no '{show(name)}' of that length",
-            hint="save it again with save_embedding_layers=True",
-        )
 
 
 def _untied(sources: list[Source], notes: list[str]) -> tuple[list[Source], list[str]]:
@@ -183,7 +164,7 @@ def _with_new_heads(
             hint=f"leave out --affine and --scale, or --drop '{show(new[0])}'",
         )
     first = fine_tuned[0]
-    filled = Aliased(base, {name: (first, name) for name in new})
+    filled = Lent(base, {name: (first, name) for name in new})
     note = f"{listing(new, 3)}: the base has none of that shape, so they are averaged among the ingredients alone"
     return [*fine_tuned, filled], [*notes, note]
 

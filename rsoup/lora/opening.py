@@ -10,7 +10,7 @@ from rsoup.compat.files import compare_files
 from rsoup.contents import fingerprint
 from rsoup.errors import IncompatibleError, Problem, UsageError, listing, show
 from rsoup.lora.adapter import Adapter, read_adapter, untrained
-from rsoup.lora.compare import compared
+from rsoup.lora.compare import compared, other_base
 from rsoup.lora.design import Design, check_defined, make, rest
 from rsoup.lora.factors import check_factors
 from rsoup.lora.ground import Ground, ground
@@ -85,6 +85,7 @@ def put_together(
     adapters = tuple(read_adapter(source) for source in sources)
     notes = compared(adapters, recipe.allow, with_base=bool(bases))
     notes += _tokenizers(recipe, sources)
+    notes += other_base(adapters, recipe.base)
     below = ground(mounted_base(bases[0]), adapters) if bases else None
     contents = tuple(fingerprint(source, threads=threads) for source in sources)
     first: dict[tuple[str, str], int] = {}

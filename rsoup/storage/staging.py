@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 from rsoup.errors import BusyError, show
@@ -161,23 +162,23 @@ class Staging:
         except OSError as error:
             raise target_error(error, self.shown) from error
 
-    def add_file(self, name: str, write: Callable[[int], object]) -> None:
-        """Make a side file: `write` gets a file descriptor; the file is durable afterwards."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    def add_file(self, name: str, chunks: Iterable[bytes]) -> tuple[int, str]:
+        """Make a side file of `chunks`, durable afterwards; its size in bytes and SHA-256, hexadecimal."""
+        digest, size = hashlib.sha256(), 0
         try:
             plain.make_folders(name, self._folder)
-            fd = open_plain(name, flags, self._folder)
+            fd = open_plain(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, self._folder)
             try:
-                write(fd)
+                for chunk in chunks:
+                    digest.update(chunk)
+                    size += len(chunk)
+                    write_all(fd, memoryview(chunk))
                 os.fsync(fd)
             finally:
                 os.close(fd)
         except OSError as error:
             raise target_error(error, self.shown) from error
-
-    def add_bytes(self, name: str, data: bytes) -> None:
-        """Make a side file that holds `data`."""
-        self.add_file(name, lambda fd: write_all(fd, memoryview(data)))
+        return size, digest.hexdigest()
 
     def commit(self, *, overwrite: bool, last: Mapping[str, bytes]) -> None:
         """Make everything durable, write the files `last` (the manifest), and let the result appear at once.
@@ -192,7 +193,7 @@ class Staging:
                 os.fsync(fd)
             self._close_files()
             for name, data in last.items():
-                self.add_bytes(name, data)
+                self.add_file(name, [data])
             for *_, fd in os.fwalk(".", dir_fd=self._folder):
                 sync_folder(fd)
             if overwrite:

@@ -164,6 +164,7 @@ class Aliased(View):
     def __init__(self, source: Source, tensors: Mapping[str, tuple[Source, str]]) -> None:
         super().__init__(source)
         self._more = dict(tensors)
+        self.tensors = frozenset(tensors)
         self.header = {**source.header, **{n: s.header[inner] for n, (s, inner) in self._more.items()}}
         last = self.files[-1]
         new = (name for name in self._more if name not in source.header)
@@ -182,6 +183,19 @@ class Aliased(View):
         """Say that these bytes will be read soon."""
         source, name = self._more.get(tensor, (self._source, tensor))
         source.prefetch(name, start, nbytes)
+
+
+class Lent(Aliased):
+    """A base with tensors it has not itself, lent by an ingredient: there is nothing to measure from in these."""
+
+
+def lent(source: Source) -> frozenset[str]:
+    """The names of the tensors that a checkpoint has only because they were lent to it."""
+    names: set[str] = set()
+    while isinstance(source, View):
+        names |= source.tensors if isinstance(source, Lent) else set()
+        source = source.source
+    return frozenset(names)
 
 
 def bottom(source: Source) -> Source:
