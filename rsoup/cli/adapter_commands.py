@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from rsoup.cli.options import Debug, Json, Overwrite, Quiet, Threads
+from rsoup.cli.options import (
+    Debug,
+    FailAboveError,
+    Json,
+    Key,
+    License,
+    Overwrite,
+    Quiet,
+    Serve,
+    Threads,
+    Variant,
+)
 
 Out = Annotated[str, typer.Option("-o", "--out", help="The adapter's folder.")]
 Rank = Annotated[str | None, typer.Option("--rank", metavar="R", help="At most this rank in every module.")]
@@ -21,16 +32,6 @@ MaxError = Annotated[
 Drop = Annotated[
     list[str] | None,
     typer.Option("--drop", metavar="GLOB", help="Leave out the changed tensors of this name; several times."),
-]
-License = Annotated[str | None, typer.Option("--license", help="The licence in the model card.")]
-FailAbove = Annotated[
-    float | None,
-    typer.Option(
-        "--fail-above-error",
-        min=0,
-        metavar="E",
-        help="Exit 4, nothing written, where the relative error is above this.",
-    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be written and how near, and stop.")
@@ -73,14 +74,10 @@ def extract(
             "--max-distance", help="Refuse a fine-tune farther from the base than this share of it."
         ),
     ] = "0.7",
-    variant: Annotated[
-        str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option("--key", help="The entry of a PyTorch file that holds the weights.")
-    ] = None,
+    variant: Variant = None,
+    key: Key = None,
     license_: License = None,
-    fail_above_error: FailAbove = None,
+    fail_above_error: FailAboveError = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     threads: Threads = None,
@@ -129,15 +126,8 @@ def resize(
         ),
     ] = None,
     license_: License = None,
-    serve: Annotated[
-        str | None,
-        typer.Option(
-            "--serve",
-            metavar="SERVER",
-            help="Refuse what vllm, sglang or llamacpp would not take; print the command that serves it.",
-        ),
-    ] = None,
-    fail_above_error: FailAbove = None,
+    serve: Serve = None,
+    fail_above_error: FailAboveError = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     threads: Threads = None,

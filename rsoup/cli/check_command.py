@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rsoup.cli.options import Debug, Json, Quiet, Threads
+from rsoup.cli.options import Debug, Json, Key, Missing, Quiet, Threads, Variant, Vocab
 
 
 def check(
@@ -38,22 +38,10 @@ def check(
         typer.Option("--max-distance", help="Beyond this share of the base's norm it is another family."),
     ] = 0.7,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 for 'mixable with care' too.")] = False,
-    variant: Annotated[
-        str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option("--key", help="The entry of a PyTorch file that holds the weights.")
-    ] = None,
-    missing: Annotated[
-        str | None,
-        typer.Option("--missing", metavar="base", help="base: what a partial fine-tune lacks is the base's."),
-    ] = None,
-    vocab: Annotated[
-        str | None,
-        typer.Option(
-            "--vocab", metavar="truncate|pad", help="Make vocabularies equally long, as merge would."
-        ),
-    ] = None,
+    variant: Variant = None,
+    key: Key = None,
+    missing: Missing = None,
+    vocab: Vocab = None,
     fold: Annotated[
         bool,
         typer.Option("--fold", help="Measure adapters as the full checkpoints they make of their base."),

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from rsoup.cli.options import Debug, Json, Overwrite, Quiet
+from rsoup.cli.options import (
+    Debug,
+    FailAboveError,
+    Json,
+    Key,
+    License,
+    Missing,
+    Overwrite,
+    Quiet,
+    Serve,
+    Threads,
+    Variant,
+    Vocab,
+)
 
 
 def merge(
@@ -76,9 +89,7 @@ def merge(
             help="Store the soup as float32, bfloat16, float16 or float64; default: as the ingredients.",
         ),
     ] = None,
-    variant: Annotated[
-        str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
-    ] = None,
+    variant: Variant = None,
     max_shard_size: Annotated[
         str,
         typer.Option(
@@ -110,24 +121,9 @@ def merge(
             help="Whose optimiser state a Stable-Baselines3 soup keeps; default: none, it begins anew.",
         ),
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--key", help="The entry of a PyTorch file that holds the weights: state_dict, model, ema."
-        ),
-    ] = None,
-    missing: Annotated[
-        str | None,
-        typer.Option("--missing", metavar="base", help="base: what a partial fine-tune lacks is the base's."),
-    ] = None,
-    vocab: Annotated[
-        str | None,
-        typer.Option(
-            "--vocab",
-            metavar="truncate|pad",
-            help="Vocabularies of different length: cut to the shortest, or filled up to the longest from the base.",
-        ),
-    ] = None,
+    key: Key = None,
+    missing: Missing = None,
+    vocab: Vocab = None,
     file_format: Annotated[
         str | None,
         typer.Option(
@@ -176,33 +172,14 @@ def merge(
             "--max-distance", help="Refuse ingredients farther from the base than this share of its norm."
         ),
     ] = "0.7",
-    license_: Annotated[
-        str | None, typer.Option("--license", help="The soup's licence in its model card.")
-    ] = None,
-    serve: Annotated[
-        str | None,
-        typer.Option(
-            "--serve",
-            metavar="SERVER",
-            help="Adapters: refuse what vllm, sglang or llamacpp would not take; print the command that serves it.",
-        ),
-    ] = None,
-    fail_above_error: Annotated[
-        float | None,
-        typer.Option(
-            "--fail-above-error",
-            min=0,
-            metavar="E",
-            help="Adapters: exit 4, nothing written, where the relative error is above this.",
-        ),
-    ] = None,
+    license_: License = None,
+    serve: Serve = None,
+    fail_above_error: FailAboveError = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be read, mixed, copied and written, and stop.")
     ] = False,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads; default one per processor, at most 16.")
-    ] = None,
+    threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # noqa: ARG001 - read where errors are shown

@@ -15,3 +15,40 @@ Overwrite = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads; default one per processor, at most 16.")
 ]
+Variant = Annotated[
+    str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="The entry of a PyTorch file that holds the weights: state_dict, model, ema."),
+]
+Missing = Annotated[
+    str | None,
+    typer.Option("--missing", metavar="base", help="base: what a partial fine-tune lacks is the base's."),
+]
+Vocab = Annotated[
+    str | None,
+    typer.Option(
+        "--vocab",
+        metavar="truncate|pad",
+        help="Vocabularies of different length: cut to the shortest, or filled up to the longest from the base.",
+    ),
+]
+License = Annotated[str | None, typer.Option("--license", help="The licence in the model card.")]
+Serve = Annotated[
+    str | None,
+    typer.Option(
+        "--serve",
+        metavar="SERVER",
+        help="Adapters: refuse what vllm, sglang or llamacpp would not take; print the command that serves it.",
+    ),
+]
+FailAboveError = Annotated[
+    float | None,
+    typer.Option(
+        "--fail-above-error",
+        min=0,
+        metavar="E",
+        help="Adapters: exit 4, nothing written, where the relative error is above this.",
+    ),
+]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rsoup.cli.options import Debug, Json, Quiet, Threads
+from rsoup.cli.options import Debug, Json, Key, Quiet, Threads, Variant
 
 
 def verify(
@@ -89,12 +89,8 @@ def diff(
             help="Compare only the tensors of this name, and no files; may be given several times.",
         ),
     ] = None,
-    variant: Annotated[
-        str | None, typer.Option("--variant", help="Read model.VARIANT.safetensors and its like.")
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option("--key", help="The entry of a PyTorch file that holds the weights.")
-    ] = None,
+    variant: Variant = None,
+    key: Key = None,
     threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
