@@ -2,19 +2,19 @@
 
 Float64 throughout, multiply and add as separate operations, no reduction across elements: the result of an
 element depends on that element of the inputs and on nothing else. Slices are small enough to stay in the
-processor's caches, and large enough that the arithmetic, not the calls, takes the time.
+processor's caches, and large enough that the arithmetic, not the calls, takes the time. Any number of soups
+of the same checkpoints are made of one reading; each is what it would be alone, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rsoup.digests import ChunkHasher, fingerprint_hasher
-from rsoup.errors import IncompatibleError, show
-from rsoup.gram import finite_products, products, unfold
+from rsoup.gram import finite_products
+from rsoup.mixture import Mixture, RunRecord
 from rsoup.plan import Plan, Run, TensorPlan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
@@ -23,39 +23,43 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What was learnt from one run.
+def mix_run(
+    plans: Sequence[Plan],
+    run: Run,
+    sources: Sequence[Source],
+    sinks: Sequence[Sink],
+    scratch: Scratch,
+    *,
+    digests: bool = True,
+) -> list[RunRecord]:
+    """Write θ = Σ cᵢθᵢ of one run of every plan to its sink, and return what was learnt on the way.
 
-    `output` are digests, `inputs` (checkpoint → bytes) fingerprints of 1 MiB chunks; `products` the inner products of
-    (deltas of `deltas`…, θ₀), row by row of the upper triangle; `update_squared` and `error_squared` are
-    ‖soup − θ₀‖² before rounding and ‖rounding error‖²; `kept_nonfinite` counts elements that are NaN or
-    infinite in every checkpoint alike and were carried over.
-    """
-
-    tensor: int
-    output: bytes = b""
-    inputs: tuple[tuple[int, bytes], ...] = ()
-    deltas: tuple[int, ...] = ()
-    products: tuple[float, ...] = ()
-    update_squared: float = 0.0
-    error_squared: float = 0.0
-    kept_nonfinite: int = 0
-
-
-def mix_run(plan: Plan, run: Run, sources: Sequence[Source], sink: Sink, scratch: Scratch) -> RunRecord:
-    """Write θ = Σ cᵢθᵢ of one run to `sink`, and return what was learnt on the way.
-
+    The plans are over the same `sources` and tensors. Without `digests`, the records hold none.
     Raises IncompatibleError E0304 (a checkpoint holds NaN or infinity), E0305 (the sum leaves the dtype).
     """
-    tensor = plan.tensors[run.tensor]
-    if tensor.copy_from is not None and not tensor.measured:
-        return _copy_run(run, tensor, sources[tensor.copy_from], sink, scratch)
-    loop = _Loop(plan, run, tensor, sources, sink, scratch)
-    return loop.run()
+    tensors = [plan.tensors[run.tensor] for plan in plans]
+    groups: dict[int, list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        alone = len(plans) == 1 or tensor.spec.dtype.kind != "float"
+        copied = tensor.copy_from is not None and not tensor.measured and alone
+        groups.setdefault(tensor.copy_from if copied and tensor.copy_from is not None else -1, []).append(i)
+    records: dict[int, RunRecord] = {}
+    for checkpoint, members in groups.items():
+        if checkpoint >= 0:
+            copied_to = [sinks[i] for i in members]
+            record = _copy_run(run, tensors[members[0]], sources[checkpoint], copied_to, scratch, digests)
+            records |= dict.fromkeys(members, record)
+        else:
+            loop = _Loop(
+                [plans[i] for i in members], run, sources, [sinks[i] for i in members], scratch, digests
+            )
+            records |= dict(zip(members, loop.run(), strict=True))
+    return [records[i] for i in range(len(plans))]
 
 
-def _copy_run(run: Run, tensor: TensorPlan, source: Source, sink: Sink, scratch: Scratch) -> RunRecord:
+def _copy_run(
+    run: Run, tensor: TensorPlan, source: Source, sinks: Sequence[Sink], scratch: Scratch, digests: bool
+) -> RunRecord:
     bits, kept = tensor.spec.dtype.bits, 0
     hasher, fingerprints = ChunkHasher(), ChunkHasher(fingerprint_hasher)
     stop = run.stop * bits // 8
@@ -64,11 +68,13 @@ def _copy_run(run: Run, tensor: TensorPlan, source: Source, sink: Sink, scratch:
         source.read(tensor.name, start, data)
         if tensor.spec.dtype.kind == "float":
             kept += _count_nonfinite(scratch.raw[: len(data)].view(tensor.spec.dtype.torch))
-        hasher.update(data)
-        fingerprints.update(data)
-        sink.write(tensor.name, start, data)
+        if digests:
+            hasher.update(data)
+            fingerprints.update(data)
+        for sink in sinks:
+            sink.write(tensor.name, start, data)
     assert tensor.copy_from is not None
-    read = ((tensor.copy_from, fingerprints.digests()),)
+    read = ((tensor.copy_from, fingerprints.digests()),) if digests else ()
     return RunRecord(run.tensor, hasher.digests(), read, kept_nonfinite=kept)
 
 
@@ -82,188 +88,104 @@ def _count_nonfinite(values: torch.Tensor) -> int:
 
 
 class _Loop:
-    """One run of a mixed (or measured) tensor, slice by slice."""
+    """One run of a mixed (or measured) tensor, slice by slice, for any number of soups."""
 
     def __init__(
         self,
-        plan: Plan,
+        plans: Sequence[Plan],
         run: Run,
-        tensor: TensorPlan,
         sources: Sequence[Source],
-        sink: Sink,
+        sinks: Sequence[Sink],
         scratch: Scratch,
+        digests: bool,
     ) -> None:
         self.run_ = run
-        self.tensor = tensor
         self.sources = sources
-        self.sink = sink
         self.scratch = scratch
-        self.readers = plan.readers(tensor)
-        self.names = plan.checkpoints
-        self.coefficients = {term.checkpoint: term.coefficient for term in tensor.terms}
-        self.base = plan.base if tensor.measured else None
-        self.deltas = tuple(reader for reader in self.readers if reader != self.base)
-        self.keep_rows = self.base is not None or (tensor.spec.dtype.name == "F64" and len(tensor.terms) > 1)
-        self.row_of = {reader: row for row, reader in enumerate((*self.deltas, self.base))}
-        self.input_hashers = {reader: ChunkHasher(fingerprint_hasher) for reader in self.readers}
-        self.output_hasher = ChunkHasher()
-        self.products: list[float] = []
-        self.error_squared = 0.0
-        self.kept_nonfinite = 0
-        self.bad: torch.Tensor | None = None  # the elements of this slice that are left out of the distances
-
-    def run(self) -> RunRecord:
-        itemsize = self.tensor.spec.dtype.itemsize
-        step = self.scratch.measured_elements if self.keep_rows else self.scratch.slice_elements
-        for start in range(self.run_.start, self.run_.stop, step):
-            count = min(step, self.run_.stop - start)
-            self.bad = None
-            rounded = self._slice(start, count)
-            data = self.scratch.out_bytes[: count * itemsize]
-            self.output_hasher.update(data)
-            self.sink.write(self.tensor.name, start * itemsize, data)
-            if self.base is not None:
-                self._measure(count, rounded)
-        return RunRecord(
-            self.run_.tensor,
-            self.output_hasher.digests(),
-            tuple((reader, hasher.digests()) for reader, hasher in self.input_hashers.items()),
-            self.deltas if self.base is not None else (),
-            tuple(self.products),
-            self._update_squared(),
-            self.error_squared,
-            self.kept_nonfinite,
+        self.soups = [
+            Mixture(plan, plan.tensors[run.tensor], sink, scratch, digests=digests)
+            for plan, sink in zip(plans, sinks, strict=True)
+        ]
+        self.name = self.soups[0].tensor.name
+        self.base = self.soups[0].base
+        self.readers = tuple(dict.fromkeys(reader for soup in self.soups for reader in soup.readers))
+        deltas = sorted(reader for reader in self.readers if reader != self.base)
+        self.row_of = {reader: row for row, reader in enumerate((*deltas, self.base))}
+        self.keep_rows = (
+            self.base is not None or len(self.soups) > 1 or any(soup.needs_equal for soup in self.soups)
         )
+        self.hashers = {reader: ChunkHasher(fingerprint_hasher) for reader in self.readers if digests}
+
+    def run(self) -> list[RunRecord]:
+        scratch = self.scratch
+        step = scratch.measured_elements if self.keep_rows else scratch.slice_elements
+        if len(self.soups) > 1 and self.base is None:
+            step = scratch.shared_elements
+        for start in range(self.run_.start, self.run_.stop, step):
+            self._slice(start, min(step, self.run_.stop - start))
+        inputs = {reader: hasher.digests() for reader, hasher in self.hashers.items()}
+        return [soup.record(self.run_.tensor, inputs) for soup in self.soups]
 
     def _read(self, reader: int, start: int, count: int) -> torch.Tensor:
         """The raw elements of a checkpoint; they stay in the scratch until the next read."""
-        dtype = self.sources[reader].header[self.tensor.name].dtype
+        dtype = self.sources[reader].header[self.name].dtype
         data = self.scratch.raw_bytes[: count * dtype.itemsize]
-        self.sources[reader].read(self.tensor.name, start * dtype.itemsize, data)
+        self.sources[reader].read(self.name, start * dtype.itemsize, data)
         return self.scratch.typed(dtype, count)
 
-    def _slice(self, start: int, count: int) -> torch.Tensor:
-        import torch
-
-        acc, product = self.scratch.acc[:count], self.scratch.product[:count]
-        out = self.scratch.typed_out(self.tensor.spec.dtype, count)
-        rows = self.scratch.rows() if self.keep_rows else None
-        first = True
+    def _slice(self, start: int, count: int) -> None:
+        rows = self.scratch.rows()[: len(self.row_of), :count] if self.keep_rows else None
+        for soup in self.soups:
+            soup.begin()
         for reader in self.readers:
             raw = self._read(reader, start, count)
-            self.input_hashers[reader].update(self.scratch.raw_bytes[: raw.nbytes])
-            coefficient = self.coefficients.get(reader)
-            target = acc if first else product
-            wide = target if rows is None else rows[self.row_of[reader], :count]
-            wide.copy_(raw)
-            if self.tensor.copy_from == reader:
-                out.copy_(raw)
-            if coefficient is None:
-                continue
-            torch.mul(wide, coefficient, out=target)
-            if not first:
-                acc.add_(product)
-            first = False
-        if rows is not None and self.tensor.spec.dtype.name == "F64":
-            self._keep_equal(rows[:, :count], acc)
-        finite = math.isfinite(acc.sum().item()) or bool(acc.isfinite().all())
-        if self.tensor.copy_from is None:
-            out.copy_(acc)
-            if not finite or (self.tensor.may_overflow and self._reaches_overflow(acc)):
-                self._check(out, acc, start, count)
-        elif not finite:
-            self.bad = torch.nonzero(~acc.isfinite()).flatten()
-            self.kept_nonfinite += len(self.bad)
-        return out
+            data = self.scratch.raw_bytes[: raw.nbytes]
+            if reader in self.hashers:
+                self.hashers[reader].update(data)
+            for soup in self.soups:
+                if soup.tensor.copy_from == reader:
+                    soup.put(start, data)
+            if rows is None:
+                self.soups[0].add(reader, raw)
+            else:
+                rows[self.row_of[reader]].copy_(raw)
+        for soup in self.soups:
+            self._finish(soup, rows, start, count)
+        if rows is not None and self.base is not None:
+            self._measure(rows)
 
-    def _keep_equal(self, rows: torch.Tensor, acc: torch.Tensor) -> None:
-        """Where all summands are the same float64, the soup is it too: their rounded sum might not be."""
-        used = [self.row_of[reader] for reader in self.readers if reader in self.coefficients]
-        if len(used) < 2 or not math.isclose(math.fsum(self.coefficients.values()), 1.0):
+    def _finish(self, soup: Mixture, rows: torch.Tensor | None, start: int, count: int) -> None:
+        if soup.copies:
+            assert rows is not None
+            soup.count_nonfinite(rows[self.row_of[soup.readers[0]]])
             return
-        equal = rows[used[0]] == rows[used[1]]
-        for position in used[2:]:
-            equal &= rows[used[0]] == rows[position]
-        acc[equal] = rows[used[0]][equal]
+        if rows is not None:
+            for reader in soup.readers:
+                soup.add(reader, rows[self.row_of[reader]])
+            if soup.needs_equal:
+                used = [rows[self.row_of[reader]] for reader in soup.coefficients]
+                soup.keep_equal(used, self.scratch.acc[:count])
+        rounded = soup.round(count, start, lambda reader: self._read(reader, start, count))
+        soup.put(start, self.scratch.out_bytes[: rounded.nbytes])
 
-    def _reaches_overflow(self, acc: torch.Tensor) -> bool:
-        import torch
+    def _measure(self, rows: torch.Tensor) -> None:
+        """The inner products of this slice; `rows` are used up."""
+        whole = [soup for soup in self.soups if soup.bad is None]
+        for soup in self.soups:
+            if soup.bad is not None:
+                own = rows[self._rows_of(soup)]
+                own[:, soup.bad] = 0.0
+                own[:-1].sub_(own[-1])
+                soup.measure(own, {})
+        if whole:
+            rows[:-1].sub_(rows[-1])
+        found: dict[tuple[int, ...], list[float]] = {}
+        for soup in whole:
+            known = soup.deltas in found or len(soup.deltas) == len(rows) - 1
+            soup.measure(rows if known else rows[self._rows_of(soup)], found)
 
-        low, high = torch.aminmax(acc)
-        return max(-low.item(), high.item()) >= self.tensor.spec.dtype.overflow
-
-    def _check(self, out: torch.Tensor, acc: torch.Tensor, start: int, count: int) -> None:
-        """Non-finite elements: carried over where every checkpoint holds the same bits, refused elsewhere."""
-        import torch
-
-        dtype = self.tensor.spec.dtype
-        too_large = acc.abs() >= dtype.overflow  # torch may saturate fp8 instead of saying so
-        bad = torch.nonzero(too_large | ~out.to(torch.float64).isfinite()).flatten()
-        if not len(bad):
-            return
-        raw = [self._read(reader, start, count)[bad].clone() for reader in self.coefficients]
-        values = [row.to(torch.float64) for row in raw]
-        shared = ~values[0].isfinite()
-        for row in values[1:]:
-            shared &= row.view(torch.int64) == values[0].view(torch.int64)
-        out[bad[shared]] = raw[0][shared].to(out.dtype)
-        if bool(shared.all()):
-            self.bad = bad
-            self.kept_nonfinite += len(bad)
-            return
-        name = show(self.tensor.name)
-        for reader, row in zip(self.coefficients, values, strict=True):
-            broken = bad[~row.isfinite() & ~shared]
-            if len(broken):
-                raise IncompatibleError(
-                    "E0304",
-                    f"tensor '{name}' of '{show(self.names[reader])}' is NaN or infinite in {len(broken)} of its elements (first at element {start + int(broken[0])})",
-                    hint=f"leave '{show(self.names[reader])}' out: a soup with it is broken everywhere they are",
-                )
-        rest = bad[~shared]
-        raise IncompatibleError(
-            "E0305",
-            f"too large for {dtype.name}: {len(rest)} of the elements of the soup's '{name}' (first at element {start + int(rest[0])})",
-            hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
-        )
-
-    def _measure(self, count: int, rounded: torch.Tensor) -> None:
-        import torch
-
-        rows = self.scratch.rows()[: len(self.row_of), :count]
-        deltas, theta0 = rows[:-1], rows[-1]
-        acc, error = self.scratch.acc[:count], self.scratch.product[:count]
-        error.copy_(rounded)
-        if self.bad is not None:
-            rows[:, self.bad] = acc[self.bad] = error[self.bad] = 0.0
-        error.sub_(acc)
-        self.error_squared += torch.dot(error, error).item()
-        deltas.sub_(theta0)
-        part = products(rows)
-        if not math.isfinite(sum(part)) and not bool(theta0.isfinite().all()):
-            self._refuse_base(theta0)
-        self._add(part)
-
-    def _update_squared(self) -> float:
-        """‖soup − θ₀‖² = Σᵢⱼ cᵢcⱼ⟨δᵢ, δⱼ⟩: the coefficients, the base's among them, sum to 1."""
-        if not self.products:
-            return 0.0
-        gram = unfold(self.products, len(self.row_of))
-        shares = [self.coefficients.get(reader, 0.0) for reader in self.deltas]
-        pairs = ((i, j) for i in range(len(shares)) for j in range(len(shares)))
-        return max(0.0, sum(shares[i] * shares[j] * gram[i][j] for i, j in pairs))
-
-    def _refuse_base(self, theta0: torch.Tensor) -> None:
-        assert self.base is not None
-        number = int((~theta0.isfinite()).sum())
-        raise IncompatibleError(
-            "E0304",
-            f"tensor '{show(self.tensor.name)}' of '{show(self.names[self.base])}' is NaN or infinite in {number} of its elements, where the others are not",
-            hint="is this the base they were fine-tuned from? fetch it again, or leave out --base",
-        )
-
-    def _add(self, part: list[float]) -> None:
-        self.products = [a + b for a, b in zip(self.products, part, strict=True)] if self.products else part
+    def _rows_of(self, soup: Mixture) -> list[int]:
+        return [self.row_of[reader] for reader in (*soup.deltas, self.base) if reader is not None]
 
 
 def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratch) -> RunRecord:

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from rsoup import manifest, pot
-from rsoup import plan as plans
+from rsoup import manifest
 from rsoup.beside import Written, write_beside
+from rsoup.cooking import cook_staged, measured_together
 from rsoup.errors import IncompatibleError, Problem, show
-from rsoup.gram import Distances, grouped
+from rsoup.gram import Distances
 from rsoup.lora.fused import contents, fused
-from rsoup.lora.merging import merge_adapters
+from rsoup.lora.merging import Cooked, merge_adapters
 from rsoup.lora.mounting import makes_adapter
 from rsoup.lora.result import AdapterMeasures
 from rsoup.methods import METHODS
-from rsoup.plan import Block, Plan
-from rsoup.pot import BlockRecord
-from rsoup.prepare import Prepared, measuring_nbytes, prepared
-from rsoup.progress import Meter, OnProgress
+from rsoup.plan import Plan
+from rsoup.prepare import Prepared, prepared_together
+from rsoup.progress import OnProgress
 from rsoup.recipe import CARE_DISTANCE, Recipe
 from rsoup.storage.pickled.zip_write import fill_crcs
-from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file, sidecar
-from rsoup.tally import Tally, from_json, to_json
-from rsoup.tensors import Header
+from rsoup.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,50 +70,108 @@ def merge(
     Raises UsageError (2), IncompatibleError (3), TargetError (6), AccessError (7), RefusedFileError (8),
     BusyError (75). Source: Ramé et al. 2023, Rewarded soups, section 2.2; arithmetic rsoup-arith/1.
     """
+    (made,) = merge_many(
+        [(recipe, out)],
+        overwrite=overwrite,
+        threads=threads,
+        progress=progress,
+        fail_above_error=fail_above_error,
+    )
+    return made
+
+
+def merge_many(
+    recipes: Sequence[tuple[Recipe, str | os.PathLike[str]]],
+    *,
+    overwrite: bool = False,
+    threads: int | None = None,
+    progress: OnProgress | None = None,
+    fail_above_error: float | None = None,
+) -> list[MergeResult]:
+    """Write the soup of every (recipe, output) from one reading of the checkpoints; each is what `merge` gives alone.
+
+    The recipes differ in λ, scale and rules only. Every output is complete or not there; those that are
+    finished stay if a later one fails. Raises what `merge` raises; ValueError for recipes of different checkpoints.
+    """
     begun = time.monotonic()
-    target = os.fspath(out)
-    if makes_adapter(recipe):
-        return _adapter(recipe, target, overwrite, threads, progress, fail_above_error)
-    with prepared(recipe, target, overwrite=overwrite) as ready:
-        plan = ready.plan
-        files = {file.name: (file.pieces, file.nbytes) for file in plan.files}
-        identities = [source.identity for source in ready.sources]
-        with Staging(target, plan.sha256(identities), files) as staging:
-            check_target(target, [], overwrite=overwrite)
-            for source in ready.sources:
-                source.check_sums()
-            if METHODS[recipe.method].needs_gram:
-                plan = measured(ready, threads, progress)
-            summed = fused(plan, ready.sources, threads=threads)
-            tally = Tally(summed.plan, summed.grams)
-            resumed = _cook(summed.plan, summed.sources, staging, tally, threads, progress)
-            for source in ready.sources:
-                source.check_unchanged()
-            finished = {
-                file.name: staging.finish(file.name, partial(fill_crcs, crcs=file.crcs))
-                for file in plan.files
-                if file.crcs
-            }
-            notes = [*ready.notes, *_after(plan, tally)]
-            side: Written = {}
-            if not is_single_file(target):
-                side, more = write_beside(ready, staging, tally, overwrite=overwrite)
-                notes += more
-            seconds = time.monotonic() - begun
-            built = manifest.build(
-                plan,
-                tally,
-                contents(plan, tally, ready.sources),
-                finished=finished,
-                side_files=side,
-                files_from=plan.checkpoints[ready.donor],
-                seconds=seconds,
+    asked = [(recipe, os.fspath(out)) for recipe, out in recipes]
+    if makes_adapter(asked[0][0]):
+        return _adapters(asked, overwrite, threads, progress, fail_above_error)
+    with prepared_together(asked, overwrite=overwrite) as ready, ExitStack() as stack:
+        stagings = [stack.enter_context(_staging(one)) for one in ready]
+        for one in ready:
+            check_target(one.out, [], overwrite=overwrite)
+        for source in ready[0].sources:
+            source.check_sums()
+        decided = ready
+        if METHODS[asked[0][0].method].needs_gram:
+            planned = measured_together(ready, threads, progress)
+            decided = [replace(one, plan=plan) for one, plan in zip(ready, planned, strict=True)]
+        tallies, resumed = _cook(decided, stagings, threads, progress)
+        for source in ready[0].sources:
+            source.check_unchanged()
+        rows = zip(decided, stagings, tallies, resumed, strict=True)
+        return [_commit(*row, overwrite=overwrite, begun=begun) for row in rows]
+
+
+def _staging(ready: Prepared) -> Staging:
+    files = {file.name: (file.pieces, file.nbytes) for file in ready.plan.files}
+    return Staging(ready.out, ready.plan.sha256([source.identity for source in ready.sources]), files)
+
+
+def _cook(
+    ready: Sequence[Prepared], stagings: Sequence[Staging], threads: int | None, progress: OnProgress | None
+) -> tuple[list[Tally], list[int]]:
+    """What was learnt of every soup, and how many of its blocks were there; those that read the same go together."""
+    summed = [fused(one.plan, one.sources, threads=threads) for one in ready]
+    tallies = [Tally(one.plan, one.grams) for one in summed]
+    resumed = [0] * len(ready)
+    together = [i for i, one in enumerate(summed) if not one.grams]
+    for group in [together, *([i] for i in range(len(ready)) if i not in together)]:
+        if group:
+            found = cook_staged(
+                [summed[i].plan for i in group],
+                summed[group[0]].sources,
+                [stagings[i] for i in group],
+                [tallies[i] for i in group],
+                threads,
+                progress,
             )
-            staging.commit(overwrite=overwrite, last={manifest.NAME: manifest.encode(built)})
+            for i in group:
+                resumed[i] = found
+    return tallies, resumed
+
+
+def _commit(
+    ready: Prepared, staging: Staging, tally: Tally, resumed: int, *, overwrite: bool, begun: float
+) -> MergeResult:
+    """Everything beside the weights, and the soup in its place."""
+    plan, target = ready.plan, ready.out
+    finished = {
+        file.name: staging.finish(file.name, partial(fill_crcs, crcs=file.crcs))
+        for file in plan.files
+        if file.crcs
+    }
+    notes = [*ready.notes, *_after(plan, tally)]
+    side: Written = {}
+    if not is_single_file(target):
+        side, more = write_beside(ready, staging, tally, overwrite=overwrite)
+        notes += more
+    built = manifest.build(
+        plan,
+        tally,
+        contents(plan, tally, ready.sources),
+        finished=finished,
+        side_files=side,
+        files_from=plan.checkpoints[ready.donor],
+        seconds=time.monotonic() - begun,
+    )
+    staging.commit(overwrite=overwrite, last={manifest.NAME: manifest.encode(built)})
     mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
+    names = [file.name for file in plan.files]
     return MergeResult(
         out=target,
-        files=(*files, *side, os.path.basename(sidecar(target)) if is_single_file(target) else manifest.NAME),
+        files=(*names, *side, os.path.basename(sidecar(target)) if is_single_file(target) else manifest.NAME),
         nbytes=plan.nbytes,
         read_nbytes=ready.read_nbytes,
         seconds=time.monotonic() - begun,
@@ -131,22 +186,25 @@ def merge(
     )
 
 
-def _adapter(
-    recipe: Recipe,
-    out: str,
+def _adapters(
+    recipes: Sequence[tuple[Recipe, str]],
     overwrite: bool,
     threads: int | None,
     progress: OnProgress | None,
     fail_above_error: float | None,
-) -> MergeResult:
-    """The soup of adapters as an adapter."""
-    (made,) = merge_adapters(
-        [(recipe, out)],
+) -> list[MergeResult]:
+    """Soups of adapters, as adapters."""
+    made = merge_adapters(
+        recipes,
         overwrite=overwrite,
         threads=threads,
         progress=progress,
         fail_above_error=fail_above_error,
     )
+    return [_of_adapter(one) for one in made]
+
+
+def _of_adapter(made: Cooked) -> MergeResult:
     copied = made.measures.copied is not None
     return MergeResult(
         out=made.out,
@@ -164,92 +222,6 @@ def _adapter(
         manifest=made.manifest,
         adapter=made.measures,
     )
-
-
-def measured(ready: Prepared, threads: int | None, progress: OnProgress | None) -> Plan:
-    """The plan with the coefficients of a method that needs the angles between the deltas first."""
-    plan = ready.plan
-    tally = Tally(plan)
-    meter = Meter("measuring", measuring_nbytes(plan, ready.sources), progress)
-
-    def on_block(block: Block, record: BlockRecord) -> None:
-        tally.add(block, record)
-        meter.add(
-            sum(
-                s.header[plan.tensors[r.tensor].name].dtype.itemsize * (r.stop - r.start)
-                for r in block.runs
-                for s in ready.sources
-                if plan.needs_gram(plan.tensors[r.tensor])
-            )
-        )
-
-    pot.measure(plan, ready.sources, on_block=on_block, threads=threads)
-    grams = {name: grouped(gram, plan.groups) for name, gram in tally.grams().items()}
-    if plan.recipe.level == "global" and grams:
-        size = range(len(plan.groups))
-        total = [[math.fsum(gram[i][j] for gram in grams.values()) for j in size] for i in size]
-        grams = dict.fromkeys(grams, total)
-    return plans.with_gram(plan, ready.sources, grams)
-
-
-def _cook(
-    plan: Plan,
-    sources: Sequence[Source],
-    staging: Staging,
-    tally: Tally,
-    threads: int | None,
-    progress: OnProgress | None,
-) -> int:
-    sink = _FileSink(plan, staging)
-    headers = [source.header for source in sources]
-    meter = Meter("mixing", plan.read_nbytes(headers) + plan.nbytes, progress)
-    blocks = {block.index: block for block in plan.blocks()} if staging.resumes else {}
-    done: set[int] = set()
-    for line in staging.finished():
-        record = from_json(line)
-        if record is None or record.index not in blocks or record.index in done:
-            continue
-        tally.add(blocks[record.index], record)
-        meter.add(_block_nbytes(plan, blocks[record.index], headers))
-        done.add(record.index)
-
-    def on_block(block: Block, record: BlockRecord) -> None:
-        tally.add(block, record)
-        staging.note(to_json(record))
-        meter.add(_block_nbytes(plan, block, headers))
-
-    pot.cook(plan, sources, sink, on_block=on_block, done=done, threads=threads)
-    return len(done)
-
-
-def _block_nbytes(plan: Plan, block: Block, headers: Sequence[Header]) -> int:
-    """Bytes read and written for a block."""
-    total = 0
-    for run in block.runs:
-        tensor = plan.tensors[run.tensor]
-        bits = tensor.spec.dtype.bits + sum(headers[i][tensor.name].dtype.bits for i in plan.readers(tensor))
-        total += (run.stop - run.start) * bits // 8
-    return total
-
-
-class _FileSink:
-    """A Sink over a staging folder: tensor and byte → file and byte."""
-
-    def __init__(self, plan: Plan, staging: Staging) -> None:
-        self._staging = staging
-        self._where: dict[str, tuple[str, int, int]] = {}
-        header = plan.header
-        for file in plan.files:
-            for name, at in zip(file.tensors, file.offsets, strict=True):
-                self._where[name] = (file.name, at, header[name].nbytes)
-
-    def write(self, tensor: str, start: int, data: memoryview) -> None:
-        """Put `data` at byte `start` of the tensor, in the file where it belongs."""
-        file, at, nbytes = self._where[tensor]
-        if start < 0 or start + len(data) > nbytes:
-            msg = f"bytes {start} to {start + len(data)} are not all in {tensor}, which has {nbytes}"
-            raise ValueError(msg)
-        self._staging.write(file, at + start, data)
 
 
 def _after(plan: Plan, tally: Tally) -> list[str]:

@@ -6,15 +6,18 @@ import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
-from rsoup.kernel import RunRecord, measure_run, mix_run
+from rsoup.kernel import measure_run, mix_run
+from rsoup.mixture import RunRecord
 from rsoup.plan import Block, Plan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
 from rsoup.workers import StoppedError, alone, default_threads, each, no_memory, torch_threads
 
 _AHEAD = 8
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +39,48 @@ def cook(
     on_block: OnBlock,
     done: Collection[int] = (),
     threads: int | None = None,
+    digests: bool = True,
 ) -> None:
     """Write every block of `plan` that is not in `done` to `sink`; the bytes depend on nothing but plan and sources.
 
     `on_block` is called once per block, under a lock, after the block's bytes were written. The first
-    error in any thread stops all of them and is raised; KeyboardInterrupt does the same.
+    error in any thread stops all of them and is raised; KeyboardInterrupt does the same. Without `digests`,
+    nothing is digested and the records hold none.
     """
 
-    def work(block: Block, sources: Sequence[Source], scratch: Scratch) -> BlockRecord:
-        return BlockRecord(
-            block.index, tuple(mix_run(plan, run, sources, sink, scratch) for run in block.runs)
-        )
+    def on_records(block: Block, records: Sequence[BlockRecord]) -> None:
+        on_block(block, records[0])
 
-    _run(
-        plan, [block for block in plan.blocks() if block.index not in done], sources, work, on_block, threads
-    )
+    cook_many([plan], sources, [sink], on_block=on_records, done=done, threads=threads, digests=digests)
+
+
+def cook_many(
+    plans: Sequence[Plan],
+    sources: Sequence[Source],
+    sinks: Sequence[Sink],
+    *,
+    on_block: Callable[[Block, Sequence[BlockRecord]], None],
+    done: Collection[int] = (),
+    threads: int | None = None,
+    digests: bool = True,
+) -> None:
+    """`cook` for several plans over the same sources and tensors: each is read once, each gets what it would alone."""
+    shape = _shape(plans[0])
+    if any(_shape(plan) != shape for plan in plans[1:]):
+        msg = "these plans do not have the same tensors in the same order"
+        raise ValueError(msg)
+
+    def work(block: Block, sources: Sequence[Source], scratch: Scratch) -> list[BlockRecord]:
+        runs = [mix_run(plans, run, sources, sinks, scratch, digests=digests) for run in block.runs]
+        return [BlockRecord(block.index, records) for records in zip(*runs, strict=True)]
+
+    blocks = [block for block in plans[0].blocks() if block.index not in done]
+    _run(plans[0], blocks, sources, work, on_block, threads)
+
+
+def _shape(plan: Plan) -> list[tuple[str, int, bool]]:
+    """What decides the blocks of a plan."""
+    return [(t.name, t.spec.numel, t.spec.dtype.bits % 8 == 0) for t in plan.tensors]
 
 
 def measure(plan: Plan, sources: Sequence[Source], *, on_block: OnBlock, threads: int | None = None) -> None:
@@ -66,16 +96,16 @@ def _run(
     plan: Plan,
     blocks: Sequence[Block],
     sources: Sequence[Source],
-    work: Callable[[Block, Sequence[Source], Scratch], BlockRecord],
-    on_block: OnBlock,
+    work: Callable[[Block, Sequence[Source], Scratch], Result],
+    on_block: Callable[[Block, Result], None],
     threads: int | None,
 ) -> None:
-    def worker(stop: threading.Event) -> Callable[[tuple[int, Block]], BlockRecord]:
+    def worker(stop: threading.Event) -> Callable[[tuple[int, Block]], Result]:
         alone()
         scratch = _scratch(plan, len(sources))
         watched = [cast("Source", _Watched(source, stop)) for source in sources]
 
-        def cooked(numbered: tuple[int, Block]) -> BlockRecord:
+        def cooked(numbered: tuple[int, Block]) -> Result:
             ahead = numbered[0] + _AHEAD * count
             _prefetch(plan, blocks[ahead : ahead + 1], sources)
             return work(numbered[1], watched, scratch)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from rsoup import plan as plans
 from rsoup.compat.alignment import aligned
@@ -66,22 +67,51 @@ def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[P
 
     Raises every error `merge` can raise before it begins.
     """
+    with prepared_together([(recipe, out)], overwrite=overwrite) as ready:
+        yield ready[0]
+
+
+@contextmanager
+def prepared_together(
+    recipes: Sequence[tuple[Recipe, str]], *, overwrite: bool = False
+) -> Iterator[list[Prepared]]:
+    """`prepared` for recipes over the same checkpoints, which are opened and compared once.
+
+    Raises ValueError for recipes that differ in more than λ, scale and rules, or for one output twice.
+    """
+    first = recipes[0][0]
+    places = {os.path.realpath(out) for _, out in recipes}
+    if any(_shared(recipe) != _shared(first) for recipe, _ in recipes) or len(places) < len(recipes):
+        msg = "recipes that are prepared together differ in λ, scale, rules and output only"
+        raise ValueError(msg)
     with ExitStack() as stack:
-        fine_tuned = open_all(recipe, recipe.checkpoints(), recipe.allow, stack)
-        recipe, found = with_base(recipe, fine_tuned)
-        bases = [("base", recipe.base)] if recipe.base is not None else []
-        opened = [*fine_tuned, *open_all(recipe, bases, recipe.allow, stack)]
-        check_target(out, [place for source in opened for place in source.places], overwrite=overwrite)
-        sources, notes = compared(recipe, opened, recipe.allow)
-        base = sources[-1] if recipe.base is not None else None
-        plan = plans.make(
-            recipe,
-            sources if base is None else sources[:-1],
-            base,
-            single_file=os.path.basename(out) if is_single_file(out) else None,
-            file_format=_file_format(recipe, out, opened),
-        )
-        yield Prepared(out, plan, tuple(sources), (*found, *notes, *plan.notes), _donor(recipe, plan))
+        fine_tuned = open_all(first, first.checkpoints(), first.allow, stack)
+        based = [with_base(recipe, fine_tuned) for recipe, _ in recipes]
+        first = based[0][0]
+        bases = [("base", first.base)] if first.base is not None else []
+        opened = [*fine_tuned, *open_all(first, bases, first.allow, stack)]
+        inputs = [place for source in opened for place in source.places]
+        for _, out in recipes:
+            check_target(out, inputs, overwrite=overwrite)
+        sources, notes = compared(first, opened, first.allow)
+        base = sources[-1] if first.base is not None else None
+        ready = []
+        for (_, out), (recipe, found) in zip(recipes, based, strict=True):
+            plan = plans.make(
+                recipe,
+                sources if base is None else sources[:-1],
+                base,
+                single_file=os.path.basename(out) if is_single_file(out) else None,
+                file_format=_file_format(recipe, out, opened),
+            )
+            said = (*found, *notes, *plan.notes)
+            ready.append(Prepared(out, plan, tuple(sources), said, _donor(recipe, plan)))
+        yield ready
+
+
+def _shared(recipe: Recipe) -> Recipe:
+    """The recipe without what may differ between soups of one reading."""
+    return replace(recipe, mix=(), typed_mix=(), scale=Fraction(1), per_tensor=())
 
 
 def open_all(

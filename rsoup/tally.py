@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rsoup.digests import content_digest, file_digest, tensor_digest
 from rsoup.gram import Distances, Gram, GramSum, unfold
-from rsoup.kernel import RunRecord
+from rsoup.mixture import RunRecord
 from rsoup.plan import Block, Plan
 from rsoup.pot import BlockRecord
 from rsoup.tensors import Header

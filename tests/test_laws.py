@@ -268,7 +268,7 @@ def sliced(plan: plans.Plan, sources: list[MemorySource], slice_elements: int) -
     sink, scratch = MemorySink(plan.header), Scratch(len(sources), slice_elements)
     for block in plan.blocks():
         for run in block.runs:
-            mix_run(plan, run, sources, sink, scratch)
+            mix_run([plan], run, sources, [sink], scratch)
     return {name: bytes(data) for name, data in sink.tensors.items()}
 
 

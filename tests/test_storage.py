@@ -13,9 +13,9 @@ from checkpoints import Tensors, read_tensors, tensor_bytes, write_file, write_f
 from contracts import SIDE_FILES, FileSourceContract, SinkContract, SourceContract, header_of
 
 from rsoup.buffers import first_difference
+from rsoup.cooking import _FileSink
 from rsoup.errors import RefusedFileError
 from rsoup.library import make_recipe
-from rsoup.merging import _FileSink
 from rsoup.prepare import prepared
 from rsoup.storage.checkpoint import open_checkpoint
 from rsoup.storage.checkpoint_source import CheckpointSource

@@ -15,11 +15,11 @@ from typing import Any
 from rsoup import manifest, pot
 from rsoup import plan as plans
 from rsoup.contents import fingerprint, head_of, sha256_of
+from rsoup.cooking import measured
 from rsoup.errors import IncompatibleError, Problem, RsoupError, UsageError, show, show_path
 from rsoup.kernel import mix_run
 from rsoup.layout import FileFormat
 from rsoup.lora.fused import contents, fused, own_file
-from rsoup.merging import measured
 from rsoup.methods import METHODS
 from rsoup.plan import Block, Plan, Run
 from rsoup.pot import BlockRecord
@@ -139,7 +139,7 @@ def sample(
     def worker(_: threading.Event) -> Callable[[Run], object]:
         alone()
         scratch = Scratch(len(sources))
-        return lambda run: mix_run(plan, run, sources, sink, scratch)
+        return lambda run: mix_run([plan], run, sources, [sink], scratch)[0]
 
     runs = (
         Run(numbers[name], at * step, min((at + 1) * step, plan.header[name].numel))
