@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from rsoup.family.checking import check as check
     from rsoup.library import load_recipe as load_recipe
     from rsoup.library import make_recipe as make_recipe
+    from rsoup.live import Soup as Soup
+    from rsoup.live import open_soup as open_soup
     from rsoup.lora.extracting import ExtractResult as ExtractResult
     from rsoup.lora.extracting import extract as extract
     from rsoup.lora.resizing import resize as resize
     from rsoup.merging import MergeResult as MergeResult
     from rsoup.merging import merge as merge
+    from rsoup.merging import merge_many as merge_many
     from rsoup.progress import Progress as Progress
     from rsoup.proof.differing import DiffResult as DiffResult
     from rsoup.proof.differing import diff as diff
@@ -36,6 +39,7 @@ _HOMES = {
     "Progress": "rsoup.progress",
     "Recipe": "rsoup.recipe",
     "RsoupError": "rsoup.errors",
+    "Soup": "rsoup.live",
     "VerifyResult": "rsoup.proof.verdict",
     "check": "rsoup.family.checking",
     "diff": "rsoup.proof.differing",
@@ -43,7 +47,9 @@ _HOMES = {
     "load_recipe": "rsoup.library",
     "make_recipe": "rsoup.library",
     "merge": "rsoup.merging",
+    "merge_many": "rsoup.merging",
     "open_checkpoint": "rsoup.storage.checkpoint",
+    "open_soup": "rsoup.live",
     "resize": "rsoup.lora.resizing",
     "verify": "rsoup.proof.verifying",
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rsoup.errors import RsoupError, TargetError, show
+from rsoup.quantities import time_text
 from rsoup.storage.target import size_text
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class ProgressBar:
         left = (progress.total_bytes - progress.done_bytes) / max(rate, 1)
         self._console.talk(
             f"{progress.phase}: {size_text(progress.done_bytes)} of {size_text(progress.total_bytes)}, "
-            f"{size_text(rate)}/s, about {_time_text(left)} left"
+            f"{size_text(rate)}/s, about {time_text(left)} left"
         )
 
     def _show_bar(self, progress: Progress) -> None:
@@ -210,11 +211,38 @@ class ProgressBar:
         self._bar.update(self._task, completed=progress.done_bytes)
 
 
-def _time_text(seconds: float) -> str:
-    """`40 s`, `12 min` or `3.5 h`."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+class Screen:
+    """Lines on stderr that are drawn over and over on a terminal, and not at all elsewhere; a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Any = None
+        quiet = console.quiet or console.as_json
+        self.drawn = not quiet and console.err.isatty() and os.environ.get("TERM") != "dumb"
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            with contextlib.suppress(OSError):
+                self._live.stop()
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Draw these lines in place of the last ones; a terminal that is gone stops nothing."""
+        if not self.drawn:
+            return
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+        from rich.text import Text
+
+        with contextlib.suppress(OSError):
+            text = Text("\n".join(_plain(line, self._console.err) for line in lines), no_wrap=True)
+            if self._live is None:
+                screen = RichConsole(file=self._console.err, no_color=not use_colour(self._console.err))
+                self._live = Live(text, console=screen, transient=True, auto_refresh=False)
+                self._live.start()
+            self._live.update(text, refresh=True)
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ RsoupError
 ├── UsageError          exit 2    the command line, a recipe, a number
 ├── IncompatibleError   exit 3    checkpoints that must not be mixed together
 ├── GateError           exit 4    a result beyond a limit the user set
+├── EvaluationError     exit 5    some evaluations failed; the others are kept, and the sweep can go on
 ├── TargetError         exit 6    the output: it exists, no space, no memory, a failing disk
 ├── AccessError         exit 7    no permission, nothing there, no network
 ├── RefusedFileError    exit 8    a file that is malformed, hostile, corrupt, or changed while read
@@ -108,6 +109,12 @@ class GateError(RsoupError):
     """A result is beyond a limit that the user set: nothing is wrong but the result."""
 
     exit_code = 4
+
+
+class EvaluationError(RsoupError):
+    """Some evaluations of a sweep failed: what was measured is kept, and running it again retries the rest."""
+
+    exit_code = 5
 
 
 class TargetError(RsoupError):

@@ -49,3 +49,10 @@ def parse_max_error(value: str | float | None) -> str | None:
             "E0213", f"--max-error {show(value)} is not a share of the update", hint="0.01 is 1 %"
         )
     return mixes.format_number(found)
+
+
+def time_text(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

@@ -196,7 +196,9 @@ class Form:
             return {}
         allowed = set(known)
         for key, _ in node.pairs:
-            if key.text not in allowed and not self._problems.full:
+            if key.text in ("points", "evaluate") and known is KEYS:
+                self._problems.at(key, "this is a sweep, not a recipe; type rsoup sweep FILE -o RUN")
+            elif key.text not in allowed and not self._problems.full:
                 self._problems.at(key, f"unknown {what} '{show(key.text)}'; {_nearest(key.text, known)}")
         found = {key.text: value for key, value in node.pairs if key.text in allowed}
         for name in required:
@@ -245,8 +247,7 @@ class Form:
     def _path(self, text: str) -> str:
         """`text` seen from the folder of the recipe, unless it is absolute, a URI, or there is no folder."""
         if text.startswith("~"):
-            hint = "write the path out; '~' is a shell's, and a recipe is not read by one"
-            raise UsageError("E0220", f"'{show(text)}' starts with '~'", hint=hint)
+            raise UsageError("E0220", f"'{show(text)}' starts with '~'", hint="write the path out")
         if not self._folder or os.path.isabs(text) or "://" in text:
             return text
         whole = os.path.normpath(os.path.join(self._folder, text))
@@ -273,9 +274,9 @@ def _text_for(parse: Callable[[str], object], *words: str) -> Callable[[str], st
 
 
 def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise UsageError("E0220", f"'{show(text)}' is neither true nor false", hint="write true or false")
-    return text == "true"
+    if text in ("true", "false"):
+        return text == "true"
+    raise UsageError("E0220", f"'{show(text)}' is neither true nor false", hint="write true or false")
 
 
 def _nearest(text: str, known: Iterable[str]) -> str:

@@ -103,9 +103,23 @@ def json_schema() -> dict[str, object]:
 
 def dump(recipe: Recipe) -> str:
     """A YAML text that `loads` reads back to an equal recipe; defaults are left out."""
+    return dump_form({key: value for key, value in _form(recipe).items() if value is not None})
+
+
+def request_form(request: Request) -> dict[str, object]:
+    """What a recipe's file says of everything but λ, key by key. Raises UsageError E02xx as a recipe."""
+    count = len(request.ingredients)
+    form = _form(make(replace(request, mix=(Fraction(1, count),) * count)))
+    rows = form["ingredients"]
+    assert isinstance(rows, list)
+    form["ingredients"] = [{key: value for key, value in row.items() if key != "lambda"} for row in rows]
+    return {key: value for key, value in form.items() if value is not None}
+
+
+def dump_form(form: dict[str, object]) -> str:
+    """Keys and values as a YAML text: numbers as they are, texts in quotes where they would pass for one."""
     import yaml
 
-    form = {key: value for key, value in _form(recipe).items() if value is not None}
     return yaml.serialize(_node(form), Dumper=yaml.SafeDumper, allow_unicode=True, width=10**9)
 
 

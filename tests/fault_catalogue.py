@@ -25,10 +25,10 @@ GROUPS = {
     "G": "Integers, buffers, quantised weights",
     "H": "The output, the disk, the machine",
     "I": "Inputs that change while they are read",
+    "J": "Sweeps and evaluators",
 }
 
 LATER_GROUPS = {
-    "J": "sweeps and evaluators",
     "K": "the Hub",
     "L": "the installation",
 }
@@ -183,6 +183,26 @@ CASES = {
     "I4": Case("I/O errors while reading"),
     "I5": Case("A disk that is slow or stuck"),
     "I6": Case("A file deleted by somebody else"),
+    "J1": Case("An evaluator that fails, is killed, or cannot be run"),
+    "J2": Case("An evaluator that hangs, with children of its own"),
+    "J3": Case("An evaluator that ends while a child of it holds its output"),
+    "J4": Case("An evaluator that prints without end"),
+    "J5": Case("Output that is garbage, twice JSON, NaN, text, nested, ambiguous"),
+    "J6": Case("No metric at all, a constant one, or every evaluation fails"),
+    "J7": Case("Other metrics at other points"),
+    "J8": Case("An evaluator that answers differently each time"),
+    "J9": Case("An evaluator that changes or deletes the soup, or fills the disk"),
+    "J10": Case("Names that a shell would run"),
+    "J11": Case("Ctrl-C during an evaluation"),
+    "J12": Case("A sweep that is killed"),
+    "J13": Case("A sweep taken up with another recipe, evaluator or version"),
+    "J14": Case("A sweep taken up after an ingredient was edited in place"),
+    "J15": Case("Two sweeps in one folder at the same time"),
+    "J16": Case("A ledger damaged in the middle"),
+    "J17": Case("A million points by mistake"),
+    "J18": Case("A soup that was deleted and is wanted again"),
+    "J19": Case("Directions, ties and duplicates on the front"),
+    "J20": Case("A clock that jumps while time is taken"),
 }
 
 LATER_CASES = {

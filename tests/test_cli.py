@@ -29,8 +29,9 @@ from rsoup import console
 from rsoup.console import Console, ProgressBar, use_colour
 from rsoup.errors import TargetError, UsageError
 from rsoup.progress import Progress
+from rsoup.quantities import time_text
 
-COMMANDS = ["merge", "check", "verify", "diff", "demo", "schema", "methods", "clean"]
+COMMANDS = ["merge", "sweep", "gate", "check", "verify", "diff", "demo", "schema", "methods", "clean"]
 HEAVY = [
     "torch",
     "numpy",
@@ -882,22 +883,22 @@ def test_what_a_merge_says(warm: Warm, base_and_two: Folders) -> None:
 
 
 def test_the_demo(warm: Warm, tmp_path: Path) -> None:
-    """rsoup demo prints a table of the experts and the soups with two rewards each, and commands that work."""
+    """rsoup demo shows the rewards of eleven λ, the front, and commands that work."""
     ended = warm.run("demo", "-o", "my demo", cwd=tmp_path)
 
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
-    table = [line for line in lines if re.match(r"(base|low|high|soup-\S+) ", line)]
-    assert len(table) == 8
-    assert all(re.search(r"0\.\d{3} +0\.\d{3}$", line) for line in table)
-    commands = [line.strip() for line in lines if line.startswith("  rsoup merge")]
-    assert len(commands) == 5
+    table = [line for line in lines if re.match(r". +[\d.]+,[\d.]+ +[\d.]+ +[\d.]+$", line)]
+    assert len(table) == 11
+    assert any("hypervolume" in line for line in lines)
+    commands = [line.strip() for line in lines if line.startswith("  rsoup ")]
+    assert [command.split()[1] for command in commands] == ["merge", "sweep"]
     assert "REINFORCE" in ended.err
-    script = commands[1].replace("rsoup ", f'"{sys.executable}" -m rsoup ', 1)
-    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "soup-0.75-0.25" / "model.safetensors").read_bytes() == (
-        tmp_path / "my demo" / "soup-0.75-0.25" / "model.safetensors"
-    ).read_bytes()
+    for line in commands:
+        script = line.replace("rsoup ", f'"{sys.executable}" -m rsoup ', 1)
+        subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "soup" / "model.safetensors").is_file()
+    assert len((tmp_path / "my demo" / "sweep" / "points.csv").read_text().splitlines()) == 22
     refused = warm.run("demo", "-o", "my demo", cwd=tmp_path)
     assert refused.code == 6
 
@@ -907,7 +908,8 @@ def test_the_demo_as_json_and_quietly(warm: Warm, tmp_path: Path) -> None:
     document = json.loads(warm.run("demo", "--json", cwd=tmp_path).out)
     quiet = warm.run("demo", "-q", "--overwrite", "--seed", "1", cwd=tmp_path)
 
-    assert [row["label"] for row in document["rows"]][:3] == ["base", "low", "high"]
+    labels = [row["label"] for row in document["rows"]]
+    assert (labels[:2], labels[-1], len(labels)) == (["base", "low"], "high", 12)
     assert document["rows"][0]["lambda"] is None
     assert quiet == Ended(0, "rsoup-demo\n", "")
 
@@ -929,7 +931,7 @@ def test_an_error_is_shown_with_everything(capsys: pytest.CaptureFixture[str]) -
 )
 def test_times_are_short(seconds: float, text: str) -> None:
     """The time left is told in seconds, minutes or hours."""
-    assert console._time_text(seconds) == text
+    assert time_text(seconds) == text
 
 
 def test_small_disks_are_told_before_a_dry_run_is_over(

@@ -14,13 +14,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from rsoup.demo import DemoResult, digits, run, train
+from rsoup.demo import DemoResult, digits, run, score, train
 from rsoup.errors import TargetError
 from rsoup.library import make_recipe
 from rsoup.merging import merge
 
 TRAINED = ["base", "low", "high"]
-SOUPS = [f"soup-{low:.2f}-{1 - low:.2f}" for low in (1, 0.75, 0.5, 0.25, 0)]
 FEW = 20  # REINFORCE steps: enough for the rewards to part
 
 
@@ -168,65 +167,49 @@ def test_experts_are_in_tension_and_soups_lie_above_the_chord(seed: int) -> None
     assert all(score(0.5)[k] > base[k] for k in base)
 
 
-def test_demo_writes_three_checkpoints_and_five_soups(demo: DemoResult) -> None:
-    """Every row has its folder, in this order, as transformers writes one; nothing else is left."""
+def test_demo_writes_three_checkpoints_and_a_sweep(demo: DemoResult) -> None:
+    """The checkpoints as transformers writes them, the sweep's folder, and nothing else; a row per λ."""
     labels = [row.label for row in demo.rows]
 
-    assert labels == [*TRAINED, *SOUPS]
-    assert sorted(labels) == sorted(os.listdir(demo.out))
+    assert labels[0] == "base"
+    assert (labels[1], labels[-1]) == ("low", "high")
+    assert len(labels) == 12
+    assert sorted(os.listdir(demo.out)) == sorted([*TRAINED, "sweep"])
     assert os.listdir(Path(demo.out).parent) == ["out"]
-    for label in labels:
+    for label in TRAINED:
         assert {"config.json", "model.safetensors"} <= set(os.listdir(Path(demo.out) / label))
         with safe_open(Path(demo.out) / label / "model.safetensors", "pt") as file:
             assert file.metadata()["format"] == "pt"
 
 
-@pytest.mark.parametrize(("expert", "soup"), [("low", "soup-1.00-0.00"), ("high", "soup-0.00-1.00")])
-def test_endpoint_soups_are_the_experts(demo: DemoResult, expert: str, soup: str) -> None:
-    """λ = (1, 0) and (0, 1) give the experts back: the same bits, hence exactly the same rewards."""
-    rows = {row.label: (row.low, row.high) for row in demo.rows}
-    wanted, got = (load_file(Path(demo.out) / label / "model.safetensors") for label in (expert, soup))
-
-    assert wanted.keys() == got.keys()
-    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
-    assert rows[expert] == rows[soup]
-
-
-def test_middle_soup_is_the_average(demo: DemoResult) -> None:
-    """λ = (½, ½) gives (θ_low + θ_high) / 2, summed in float64 and rounded once."""
-    folders = ("low", "high", "soup-0.50-0.50")
-    low, high, soup = (load_file(Path(demo.out) / label / "model.safetensors") for label in folders)
-
-    assert all(torch.equal((low[n].double() / 2 + high[n].double() / 2).float(), soup[n]) for n in soup)
+def test_the_sweep_scores_what_merge_writes(demo: DemoResult, tmp_path: Path) -> None:
+    """Each row's rewards are those of the soup of its λ, merged and scored here."""
+    experts = {name: f"{demo.out}/{name}" for name in ("low", "high")}
+    for row in demo.rows[1::5]:
+        merge(make_recipe(experts, mix=row.mix.split(","), base=f"{demo.out}/base"), tmp_path / row.label)
+        weights = load_file(tmp_path / row.label / "model.safetensors")
+        rewards = train.rewards(weights, score.held_out(demo.seed))
+        assert rewards == {"low": row.low, "high": row.high}
 
 
-def test_soups_can_be_cooked_again_by_hand(demo: DemoResult, tmp_path: Path) -> None:
-    """The same merge, asked for with the paths of the finished demo, writes the same bytes of weights."""
-    arguments = shlex.split(demo.commands[1])
-    recipe = make_recipe(
-        dict(zip(("low", "high"), arguments[2:4], strict=True)),
-        mix=arguments[arguments.index("--lambda") + 1].split(","),
-        base=arguments[arguments.index("--base") + 1],
-    )
-    name = arguments[arguments.index("-o") + 1]
+def test_the_evaluator_holds_out_what_training_did_not_see(policies: train.Policies) -> None:
+    """The digits that score are those that the training of that seed kept apart."""
+    again = score.held_out(0)
 
-    merge(recipe, tmp_path / name)
-
-    wanted = (Path(demo.out) / name / "model.safetensors").read_bytes()
-    assert wanted == (tmp_path / name / "model.safetensors").read_bytes()
+    assert torch.equal(again.pixels, policies.held_out.pixels)
+    assert torch.equal(again.labels, policies.held_out.labels)
 
 
 def test_commands_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command per soup names the right folders, quoted for the shell; none of them looks like an option."""
+    """The commands name the right folders, quoted for the shell; none of them looks like an option."""
     monkeypatch.chdir(tmp_path)
 
     spaced = run("my demo", expert_steps=1, progress=silent).commands
     dashed = run("-x", expert_steps=1, progress=silent).commands
 
-    assert spaced[2] == (
-        "rsoup merge 'my demo/low' 'my demo/high' --base 'my demo/base' --lambda 0.5,0.5 -o soup-0.50-0.50"
-    )
-    assert dashed[0] == "rsoup merge ./-x/low ./-x/high --base ./-x/base --lambda 1,0 -o soup-1.00-0.00"
+    assert spaced[0].startswith("rsoup merge 'my demo/low' 'my demo/high' --base 'my demo/base' --lambda ")
+    assert dashed[1].startswith("rsoup sweep ./-x/low ./-x/high --base ./-x/base --grid 21 ")
+    assert shlex.split(dashed[1])[-2:] == ["-o", "./-x/sweep"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "folder of models", "file", "dangling link"])
@@ -256,20 +239,19 @@ def test_overwrite_replaces_an_earlier_demo(tmp_path: Path) -> None:
     """With overwrite the earlier demo is gone and the new one there; progress has a line for each step."""
     out = tmp_path / "out"
     run(str(out), seed=1, expert_steps=1, progress=silent)
-    (out / "soup-0.10-0.90").mkdir()
     lines: list[str] = []
 
     run(str(out), overwrite=True, expert_steps=1, progress=lines.append)
 
-    assert sorted([*TRAINED, *SOUPS]) == sorted(os.listdir(out))
+    assert sorted([*TRAINED, "sweep"]) == sorted(os.listdir(out))
     assert os.listdir(tmp_path) == ["out"]
-    assert [line.partition(":")[0] for line in lines] == [*TRAINED, *["soup"] * 5]
+    assert [line.partition(":")[0] for line in lines] == [*TRAINED, "sweep"]
 
 
-@pytest.mark.parametrize("word", ["low", "soup"])
+@pytest.mark.parametrize("word", ["base", "low"])
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_failed_run_leaves_nothing(tmp_path: Path, demo: DemoResult, word: str, earlier: bool) -> None:
-    """Interrupted in a training or a merge, a run leaves the target's place exactly as it was."""
+    """Interrupted in a training, a run leaves the target's place exactly as it was."""
     if earlier:
         shutil.copytree(demo.out, tmp_path / "out")
     before = tree(tmp_path)

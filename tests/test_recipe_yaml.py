@@ -19,7 +19,9 @@ from rsoup.recipe_form import INGREDIENT_KEYS, KEYS, RULE_KEYS
 from rsoup.recipe_yaml import dump, json_schema, load, loads
 from rsoup.request import Request, RuleRequest, make
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+RECIPES = sorted(
+    path for path in (Path(__file__).parent.parent / "recipes").glob("*.yaml") if path.name != "sweep.yaml"
+)
 AB = "ingredients: [{checkpoint: a}, {checkpoint: b}]\n"
 FULL = """\
 base: ../base

@@ -9,9 +9,11 @@ import typer
 import rsoup
 from rsoup.cli.adapter_commands import extract, resize
 from rsoup.cli.check_command import check
+from rsoup.cli.gate_command import gate
 from rsoup.cli.merge_command import merge
 from rsoup.cli.options import Debug, Json, Overwrite, Quiet
 from rsoup.cli.proof_commands import diff, verify
+from rsoup.cli.sweep_command import sweep
 
 app = typer.Typer(
     name="rsoup",
@@ -45,6 +47,8 @@ def _root(
 
 
 app.command()(merge)
+app.command()(sweep)
+app.command()(gate)
 
 
 @app.command()

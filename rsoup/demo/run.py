@@ -1,4 +1,4 @@
-"""The demo from start to end: train, save three checkpoints, cook five soups, score all of them."""
+"""The demo from start to end: train, save three checkpoints, sweep λ between the experts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from rsoup.storage.rename import exchange, rename_new
 from rsoup.storage.target import target_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from rsoup.demo.train import Policies, Weights
 
-MIXES = (("1", "0"), ("0.75", "0.25"), ("0.5", "0.5"), ("0.25", "0.75"), ("0", "1"))
-_CONFIG = json.dumps(train.CONFIG, indent=2) + "\n"
-_OWN_NAMES = re.compile(r"base|low|high|soup-[01]\.[0-9]{2}-[01]\.[0-9]{2}")
+GRID = 11
+SWEEP = "sweep"
+_FUNCTION = "rsoup.demo.score:rewards"
+_OWN_NAMES = re.compile(r"base|low|high|sweep")
+_CONFIG_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,17 @@ class DemoRow:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What `run` made in `out`: base, experts and soups as `rows`, in this order, and how to go on.
+    """What `run` made in `out`: the base and every λ of the sweep as `rows`, and how to go on.
 
-    `commands` cook soups of the same weights, byte for byte, into the folder they are typed in; each runs
-    in a POSIX shell as it stands, where `run` ran. `accuracy` is the base's, on held-out
-    digits, 0..1; `seconds` is the whole run's time.
+    `document` is what the sweep in `OUT/sweep` found (its metrics.json). `commands` go on from here; each runs in
+    a POSIX shell as it stands, where `run` ran. `accuracy` is the base's, on held-out digits, 0..1; `seconds`
+    is the whole run's time.
     """
 
     out: str
     seed: int
     rows: tuple[DemoRow, ...]
+    document: Mapping[str, object]
     commands: tuple[str, ...]
     accuracy: float
     seconds: float
@@ -66,11 +69,11 @@ def run(
     expert_steps: int = train.EXPERT_STEPS,
     progress: Callable[[str], None],
 ) -> DemoResult:
-    """θ(λ) = λ θ_low + (1 − λ) θ_high for five λ, scored on held-out digits; `OUT` has it all, or is not.
+    """θ(λ) = λ θ_low + (1 − λ) θ_high for eleven λ, scored on held-out digits.
 
-    Writes the checkpoint folders `base`, `low` (digits 0–4), `high` (5–9) and `soup-λ₁-λ₂` into the
-    new folder `out`. It is staged beside it as `OUT.part-…` and renamed at the end; a run that fails
-    removes what it staged. `overwrite` replaces a folder of an earlier demo, and nothing else.
+    Writes the checkpoint folders `base`, `low` (digits 0–4) and `high` (5–9) into the new folder `out`, staged
+    beside it as `OUT.part-…` and renamed when they are complete, and sweeps λ in `OUT/sweep`; a run that fails
+    before removes what it staged. `overwrite` replaces a folder of an earlier demo, and nothing else.
     `progress` gets a line before each step. The numbers depend on `seed` (0 ≤ seed < 2⁶³),
     `expert_steps`, the machine and the version of torch.
 
@@ -83,35 +86,57 @@ def run(
     _check_target(folder, overwrite=overwrite)
     with _staged(folder, overwrite=overwrite) as stage:
         policies = train.train(seed, expert_steps=expert_steps, progress=progress)
-        _save(policies.base, os.path.join(stage, "base"))
+        _save(policies.base, os.path.join(stage, "base"), seed)
         for name, weights in policies.experts.items():
-            _save(weights, os.path.join(stage, name))
-        rows = [_row("base", "", policies.base, policies)]
-        rows += [_row(name, "", weights, policies) for name, weights in policies.experts.items()]
-        for mix in MIXES:
-            progress(f"soup: λ = {', '.join(mix)}")
-            rows.append(_row(soup_name(mix), ",".join(mix), _cook(stage, mix), policies))
+            _save(weights, os.path.join(stage, name), seed)
+    progress(f"sweep: {GRID} λ from one expert to the other, each scored on held-out digits")
+    document = _sweep(folder)
     return DemoResult(
         out=out,
         seed=seed,
-        rows=tuple(rows),
-        commands=tuple(_command(folder, mix) for mix in MIXES),
+        rows=(_row("base", policies.base, policies), *_rows(document)),
+        document=document,
+        commands=_commands(folder, document),
         accuracy=train.accuracy(policies.base, policies.held_out),
         seconds=time.monotonic() - start,
     )
 
 
-def soup_name(mix: tuple[str, ...]) -> str:
-    """`soup-0.75-0.25` for λ = 0.75, 0.25: two decimals each."""
-    return "-".join(["soup", *(f"{float(share):.2f}" for share in mix)])
+def _sweep(folder: str) -> Mapping[str, object]:
+    """The sweep that `rsoup sweep` would make of the experts in `folder`; its document."""
+    from rsoup.recipe import Ingredient
+    from rsoup.request import Request
+    from rsoup.sweep.score import Metric
+    from rsoup.sweep.spec import Design, EvaluatorSpec, SweepSpec
+    from rsoup.sweep.sweeping import check_ended, sweep
+
+    experts = [Ingredient(name, (os.path.join(folder, name),)) for name in train.GROUPS]
+    metrics = tuple(Metric(name, f"$.{name}") for name in train.GROUPS)
+    spec = SweepSpec(
+        request=Request(experts, base=os.path.join(folder, "base")),
+        evaluators=(EvaluatorSpec(metrics, function=_FUNCTION),),
+        design=Design(grid=GRID),
+    )
+    result = sweep(spec, os.path.join(folder, SWEEP))
+    check_ended(result)
+    return result.document
 
 
-def _row(label: str, mix: str, weights: Weights, policies: Policies) -> DemoRow:
+def _rows(document: Mapping[str, object]) -> Iterator[DemoRow]:
+    points = document["points"]
+    assert isinstance(points, list)
+    for point in points:
+        values = {name: float(found["value"]) for name, found in point["select"].items()}
+        mix = ",".join(point["lambda"].values())
+        yield DemoRow(point["expert"] or point["point"], mix, low=values["low"], high=values["high"])
+
+
+def _row(label: str, weights: Weights, policies: Policies) -> DemoRow:
     reward = train.rewards(weights, policies.held_out)
-    return DemoRow(label, mix, low=reward["low"], high=reward["high"])
+    return DemoRow(label, "", low=reward["low"], high=reward["high"])
 
 
-def _save(weights: Weights, folder: str) -> None:
+def _save(weights: Weights, folder: str, seed: int) -> None:
     """Write `weights` the way transformers does: `model.safetensors` beside a `config.json`."""
     from safetensors.torch import save
 
@@ -119,32 +144,22 @@ def _save(weights: Weights, folder: str) -> None:
     with open(os.path.join(folder, "model.safetensors"), "xb") as file:
         file.write(save(dict(weights), metadata={"format": "pt"}))
     with open(os.path.join(folder, "config.json"), "x", encoding="utf-8") as file:
-        file.write(_CONFIG)
+        file.write(json.dumps({**train.CONFIG, "seed": seed}, indent=2) + "\n")
 
 
-def _cook(stage: str, mix: tuple[str, ...]) -> Weights:
-    """Merge low and high, as any caller of the library does, and read the soup back from its file."""
-    from safetensors.torch import load_file
-
-    from rsoup.library import make_recipe
-    from rsoup.merging import merge
-
-    experts = {name: os.path.join(stage, name) for name in train.GROUPS}
-    recipe = make_recipe(experts, mix=list(mix), base=os.path.join(stage, "base"))
-    soup = os.path.join(stage, soup_name(mix))
-    merge(recipe, soup)
-    weights: Weights = load_file(os.path.join(soup, "model.safetensors"))
-    return weights
-
-
-def _command(folder: str, mix: tuple[str, ...]) -> str:
-    """The line a user types for this soup, quoted for a POSIX shell."""
+def _commands(folder: str, document: Mapping[str, object]) -> tuple[str, ...]:
+    """The lines a user types next, quoted for a POSIX shell."""
     place = f"./{folder}" if folder.startswith("-") else folder
     experts = [os.path.join(place, name) for name in train.GROUPS]
-    base = os.path.join(place, "base")
-    return shlex.join(
-        ["rsoup", "merge", *experts, "--base", base, "--lambda", ",".join(mix), "-o", soup_name(mix)]
-    )
+    base, run = os.path.join(place, "base"), os.path.join(place, SWEEP)
+    points = document["points"]
+    assert isinstance(points, list)
+    best = next(point for point in points if point["point"] == document["best"])
+    mix = ",".join(best["lambda"].values())
+    return (
+        shlex.join(["rsoup", "merge", *experts, "--base", base, "--lambda", mix, "-o", "soup"]),
+        shlex.join(["rsoup", "sweep", *experts, "--base", base, "--grid", "21", "--function", _FUNCTION, "--reward", "low", "--reward", "high", "-o", run]),
+    )  # fmt: skip
 
 
 def _check_target(folder: str, *, overwrite: bool) -> None:
@@ -172,8 +187,9 @@ def _made_by_demo(folder: str) -> bool:
         return False
     try:
         with open(os.path.join(folder, "base", "config.json"), "rb") as file:
-            return file.read(len(_CONFIG) + 1) == _CONFIG.encode()
-    except OSError:
+            found = json.loads(file.read(_CONFIG_BYTES))
+        return isinstance(found, dict) and found.items() >= train.CONFIG.items() and "seed" in found
+    except (OSError, ValueError):
         return not names
 
 

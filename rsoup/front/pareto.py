@@ -1,0 +1,171 @@
+"""Which points no other beats in every reward, and the hypervolume they cover."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rsoup.errors import listing
+
+Values = Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where a hypervolume is counted from: per reward a raw value, and the `spans` a reward is divided by.
+
+    `how` says in words where both come from. `spans` of 1 leave the rewards in their own units.
+    """
+
+    values: tuple[float, ...]
+    spans: tuple[float, ...]
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hypervolume:
+    """How much a set of points dominates, counted from `reference`; `how` is the definition in words."""
+
+    value: float
+    reference: tuple[float, ...]
+    how: str
+
+
+def front(values: Sequence[Values], maximise: Sequence[bool]) -> list[int]:
+    """The i for which no j is at least as good in every reward and better in one, in order.
+
+    Equal points do not dominate each other: all of them stay. Infinite values are compared like others.
+    Raises ValueError for NaN, and for a point without one value per reward.
+    """
+    turned = [_turned(point, maximise) for point in values]
+    best = _two(set(turned)) if len(maximise) == 2 else _many(set(turned))
+    return [index for index, point in enumerate(turned) if point in best]
+
+
+def _turned(point: Values, maximise: Sequence[bool]) -> tuple[float, ...]:
+    """The point with every reward to be maximised."""
+    if len(point) != len(maximise):
+        raise ValueError(f"{len(point)} values for {len(maximise)} rewards")
+    if any(math.isnan(value) for value in point):
+        raise ValueError("a value is NaN, which is neither better nor worse than another")
+    return tuple(value if up else -value for value, up in zip(point, maximise, strict=True))
+
+
+def _two(points: set[tuple[float, ...]]) -> set[tuple[float, ...]]:
+    """From the best first reward down, each point is in the front when its second is the highest yet."""
+    best: set[tuple[float, ...]] = set()
+    highest: float | None = None
+    for point in sorted(points, reverse=True):
+        if highest is None or point[1] > highest:
+            best.add(point)
+            highest = point[1]
+    return best
+
+
+def _many(points: set[tuple[float, ...]]) -> set[tuple[float, ...]]:
+    """What dominates a point comes before it in lexicographic order; so only the front so far is asked."""
+    best: list[tuple[float, ...]] = []
+    for point in sorted(points, reverse=True):
+        if not any(all(map(float.__ge__, other, point)) for other in best):
+            best.append(point)
+    return set(best)
+
+
+def reference_of(
+    values: Sequence[Values],
+    maximise: Sequence[bool],
+    experts: Sequence[Values | None] = (),
+    *,
+    normalised: bool = True,
+    names: Sequence[str] = (),
+) -> Reference:
+    """The nadir of the experts: per reward the worst value among the soups of one ingredient alone.
+
+    `normalised` divides each reward by the experts' range, so that the box from their worst to their best
+    values has the volume 1. A reward that cannot be scaled so (an expert is not measured: None; or all
+    have the same value) takes the range of all measured `values`, and `how` says so; where that is 0, too,
+    its unit is 1. `names` are the rewards', for `how`. Raises ValueError without any point, and for a value
+    that is not finite.
+    """
+    measured = [_finite(point, maximise) for point in values]
+    known = [_finite(point, maximise) for point in experts if point is not None]
+    measured += known
+    if not measured:
+        raise ValueError("there is no point to take a reference from")
+    whole = bool(experts) and len(known) == len(experts)
+    worsts, spans, other = [], [], []
+    for k, up in enumerate(maximise):
+        column = [point[k] for point in known]
+        if not whole or min(column) == max(column):
+            column = [point[k] for point in measured]
+            other.append(names[k] if names else f"reward {k + 1}")
+        worsts.append(min(column) if up else max(column))
+        spans.append(_span(column) if normalised else 1.0)
+    return Reference(tuple(worsts), tuple(spans), _how(normalised, whole, other, len(maximise)))
+
+
+def _finite(point: Values, maximise: Sequence[bool]) -> tuple[float, ...]:
+    if len(point) != len(maximise):
+        raise ValueError(f"{len(point)} values for {len(maximise)} rewards")
+    if not all(map(math.isfinite, point)):
+        raise ValueError("a value is not finite")
+    return tuple(map(float, point))
+
+
+def _span(column: Sequence[float]) -> float:
+    """max − min, or 1 where they are equal or too far apart for a float."""
+    span = max(column) - min(column)
+    return span if span > 0 and math.isfinite(span) else 1.0
+
+
+def _how(normalised: bool, whole: bool, other: Sequence[str], count: int) -> str:
+    unit = ", each reward divided by its range there" if normalised else ", in the rewards' own units"
+    if not whole:
+        return f"from the worst values measured{unit} (not every expert is measured)"
+    if len(other) == count:
+        return f"from the worst values measured{unit} (the experts are equal in every reward)"
+    apart = f"; of {listing(list(other))} the range of all points, for the experts are equal" if other else ""
+    return f"from the worst values among the experts{unit}{apart}"
+
+
+def hypervolume(values: Sequence[Values], maximise: Sequence[bool], reference: Values) -> float:
+    """The volume of everything that some point dominates and that dominates `reference`, in raw units.
+
+    A point that is not better than the reference in every reward adds nothing. Raises ValueError for a value
+    that is not finite or for a wrong number of them.
+    """
+    zero = _finite(reference, maximise)
+    gains = [
+        [value - low if up else low - value for value, low, up in zip(_finite(point, maximise), zero, maximise, strict=True)]
+        for point in values
+    ]  # fmt: skip
+    return volume(gains)
+
+
+def volume(gains: Sequence[Values]) -> float:
+    """The hypervolume of points to be maximised, counted from 0 in every reward; 0 without points."""
+    inside = [tuple(map(float, point)) for point in gains if all(value > 0 for value in point)]
+    if not inside or not inside[0]:
+        return 0.0
+    if len(inside[0]) == 1:
+        return max(point[0] for point in inside)
+    import moocore  # type: ignore[import-untyped]
+
+    kept = sorted({inside[i] for i in front(inside, (True,) * len(inside[0]))})
+    return float(moocore.hypervolume(kept, ref=[0.0] * len(kept[0]), maximise=True))
+
+
+def scaled(point: Values, maximise: Sequence[bool], reference: Reference) -> tuple[float, ...]:
+    """What a point gains over the reference, in spans: all to be maximised, 0 at the reference."""
+    triples = zip(_finite(point, maximise), reference.values, reference.spans, maximise, strict=True)
+    return tuple((value - low if up else low - value) / span for value, low, span, up in triples)
+
+
+def covered(values: Sequence[Values], maximise: Sequence[bool], reference: Reference) -> Hypervolume:
+    """The hypervolume counted from `reference`, each reward divided by its span.
+
+    Raises ValueError like `hypervolume`.
+    """
+    value = volume([scaled(point, maximise, reference) for point in values])
+    return Hypervolume(value, reference.values, f"the volume of what the points dominate, {reference.how}")

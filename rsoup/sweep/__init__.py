@@ -1,0 +1,1 @@
+"""A sweep: many λ, their soups, their rewards, the front."""
