@@ -53,7 +53,7 @@ def main() -> None:
         out = work / "out"
         files = [str(file) for folder in tunes[:2] for file in weight_files(folder)]
         count = str(len(weight_files(tunes[0])))
-        evaluator = ["--eval", 'printf {{"x":1}}', "--reward", "x"]
+        evaluator = ["--eval", "printf '{{\"x\":1}}'", "--reward", "x"]
         commands = {
             "start": [sys.executable, "-c", "import torch"],
             "floor": ["sh", "-ec", _FLOOR, "floor", str(out), count, *files],
