@@ -15,12 +15,9 @@ def names_for(paths: Sequence[str]) -> list[str]:
     """A distinct name for each path: its last part, with more of the path where two are alike.
 
     `a/checkpoint-9` and `b/checkpoint-9` become `a-checkpoint-9` and `b-checkpoint-9`; a path given
-    twice gets `-2`. The word `base` is never given away.
+    twice gets `-2`; a series, `run/checkpoint-*`, is called `run`. The word `base` is never given away.
     """
-    parts = [
-        [part for part in path.split("/") if part not in ("", ".")][-_NAME_PARTS:] or ["root"]
-        for path in paths
-    ]
+    parts = [_parts(path)[-_NAME_PARTS:] or ["root"] for path in paths]
     shortest = ["-".join(part[-1:]) for part in parts]
     alike = {name for name, count in Counter(shortest).items() if count > 1}
     for deep in range(1, _NAME_PARTS + 1):
@@ -41,3 +38,9 @@ def names_for(paths: Sequence[str]) -> list[str]:
         taken.add(candidate)
         result.append(candidate)
     return result
+
+
+def _parts(path: str) -> list[str]:
+    """What a path's name is made of: its folders, without a pattern at its end."""
+    found = [part for part in path.split("/") if part not in ("", ".")]
+    return found[:-1] if len(found) > 1 and "*" in found[-1] else found

@@ -32,6 +32,11 @@ def load(path: str) -> Recipe:
     cannot be meant; AccessError E0701 or E0702 where there is nothing to read; RefusedFileError E0807 for
     a folder, a pipe or a device.
     """
+    return loads(read_text(path), name=path, folder=os.path.dirname(path))
+
+
+def read_text(path: str) -> str:
+    """The text of a recipe's or a sweep's file. Raises what `load` raises before it is understood."""
     from rsoup.storage.files import open_regular
 
     opened = open_regular(path, show(path))
@@ -40,8 +45,7 @@ def load(path: str) -> Recipe:
         opened.read(0, memoryview(data))
     finally:
         opened.close()
-    text = decode(bytes(data), Problems(path))
-    return loads(text, name=path, folder=os.path.dirname(path))
+    return decode(bytes(data), Problems(path))
 
 
 def loads(text: str, *, name: str = "recipe.yaml", folder: str = "") -> Recipe:

@@ -32,6 +32,7 @@ def dominates(one: Sequence[float], other: Sequence[float], maximise: Sequence[b
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
+@pytest.mark.fault("J19")
 @given(clouds())
 def test_the_front_is_its_definition(cloud: tuple[Points, list[bool]]) -> None:
     """i ∈ front ⇔ no j dominates i; and front(front(P)) = front(P)."""

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsoup.errors import AccessError, IncompatibleError, UsageError
+from rsoup.names import names_for
 from rsoup.recipe import Ingredient
 from rsoup.request import Request
 from rsoup.sweep.grid import dirichlet, lattice, lattice_size, path, points_of, scheffe, sobol
@@ -145,6 +146,12 @@ def test_series_are_paired_by_step(tmp_path: Path) -> None:
     request = Request([Ingredient("a", ("x*",)), Ingredient("c", ("same",))])
     found = request_at(request, {"a": paths["a"]}, 10)
     assert [i.checkpoints[0] for i in found.ingredients] == [paths["a"][10], "same"]
+
+
+def test_series_are_called_by_their_run() -> None:
+    """`helpful/checkpoint-*` is helpful, whatever its checkpoints are called."""
+    assert names_for(["x/helpful/checkpoint-*", "x/harmless/checkpoint-*"]) == ["helpful", "harmless"]
+    assert names_for(["checkpoint-*"]) == ["checkpoint-*"]
 
 
 def test_series_that_cannot_be_paired(tmp_path: Path) -> None:

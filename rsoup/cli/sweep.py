@@ -191,7 +191,7 @@ class _View:
     def _measure(self, board: Board) -> tuple[int, float | None]:
         up = directions(board.spec, board.ledger.records())
         found = hypervolume(board.study, board.known, up)
-        value = None if found is None else float(str(found["value"]))
+        value = None if found is None else float(found["value"])
         return len(front_of(board.spec, board.known, up)), value
 
     def _lines(self, board: Board, run: Run) -> list[str]:

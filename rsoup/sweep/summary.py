@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rsoup.front.pareto import covered, reference_of
 from rsoup.mix import format_number
@@ -78,7 +79,7 @@ def _values(measured: Mapping[str, Measured]) -> dict[str, object]:
 
 def hypervolume(
     study: Study, known: Mapping[Point, Outcome], maximise: Mapping[str, bool]
-) -> dict[str, object] | None:
+) -> dict[str, Any] | None:
     """The share of the box between the experts that the measured points cover; None where it is not defined.
 
     Of several training steps, that of the last one that is measured.

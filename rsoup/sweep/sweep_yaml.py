@@ -6,10 +6,9 @@ import os
 from fractions import Fraction
 from typing import Any
 
-from rsoup.errors import show
 from rsoup.mix import format_number
-from rsoup.recipe_nodes import MAX_BYTES, Problems, decode, parse
-from rsoup.recipe_yaml import dump_form, request_form
+from rsoup.recipe_nodes import Problems, parse
+from rsoup.recipe_yaml import dump_form, read_text, request_form
 from rsoup.sweep.form import SweepForm
 from rsoup.sweep.score import Metric
 from rsoup.sweep.spec import OUTPUT_BYTES, Design, EvaluatorSpec, SweepSpec
@@ -21,16 +20,7 @@ def load(path: str) -> SweepSpec:
     Raises UsageError E0220 with every problem of the file, or E02xx for a sweep that cannot be meant; AccessError
     E0701, E0702 where there is nothing to read; RefusedFileError E0807 for what is no file.
     """
-    from rsoup.storage.files import open_regular
-
-    opened = open_regular(path, show(path))
-    try:
-        data = bytearray(min(opened.size, MAX_BYTES + 1))
-        opened.read(0, memoryview(data))
-    finally:
-        opened.close()
-    text = decode(bytes(data), Problems(path))
-    return loads(text, name=path, folder=os.path.dirname(path))
+    return loads(read_text(path), name=path, folder=os.path.dirname(path))
 
 
 def loads(text: str, *, name: str = "sweep.yaml", folder: str = "") -> SweepSpec:
@@ -39,14 +29,6 @@ def loads(text: str, *, name: str = "sweep.yaml", folder: str = "") -> SweepSpec
     form = SweepForm(parse(text, problems), problems, folder)
     problems.check()
     return form.spec()
-
-
-def is_sweep_file(path: str) -> bool:
-    """Whether a YAML file is a sweep's rather than a recipe's: it says how soups are evaluated."""
-    problems = Problems(path)
-    with open(path, "rb") as file:
-        root = parse(decode(file.read(MAX_BYTES + 1), problems), problems)
-    return root.kind == "mapping" and any(key.text == "evaluate" for key, _ in root.pairs)
 
 
 def dump(spec: SweepSpec) -> str:
