@@ -77,7 +77,8 @@ def asked_of(arguments: Arguments, out: str | None) -> Asked:
     """The sweep of a file, of a sweep's folder, or of the options."""
     first = arguments.checkpoints[0]
     if len(arguments.checkpoints) == 1 and folders.is_sweep(first):
-        _check_alone(arguments, f"the sweep in {show_path(first)}")
+        hint = "to change a sweep, type its whole command with the same -o"
+        _check_alone(arguments, f"the sweep in {show_path(first)}", hint)
         if out is not None and os.path.realpath(out) != os.path.realpath(first):
             raise UsageError(
                 "E0206", "-o and the folder of a sweep contradict each other", hint="leave out -o"
@@ -95,18 +96,18 @@ def asked_of(arguments: Arguments, out: str | None) -> Asked:
                 f"a sweep file ({listing(files, 1)}) comes alone",
                 hint="put every checkpoint into the file",
             )
-        _check_alone(arguments, "a sweep file")
+        _check_alone(arguments, "a sweep file", "write it into the file")
         return Asked(load(files[0]), out, os.path.abspath("."))
     return Asked(_spec_of(arguments), out, os.path.abspath("."))
 
 
-def _check_alone(arguments: Arguments, what: str) -> None:
+def _check_alone(arguments: Arguments, what: str, hint: str) -> None:
     plain = Arguments(arguments.checkpoints)
     changed = [f.name for f in fields(plain) if getattr(plain, f.name) != getattr(arguments, f.name)]
     flags = {"mixes": "lambda", "run": "eval", "files": "eval-file", "version": "eval-version", "rewards": "reward", "guards": "guard", "waypoints": "waypoint"}  # fmt: skip
     if changed:
         shown = ", ".join(f"--{flags.get(name, name.replace('_', '-'))}" for name in changed)
-        raise UsageError("E0206", f"{shown} and {what} contradict each other", hint="write it into the file")
+        raise UsageError("E0206", f"{shown} and {what} contradict each other", hint=hint)
 
 
 def _spec_of(arguments: Arguments) -> SweepSpec:

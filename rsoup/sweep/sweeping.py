@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rsoup.errors import BusyError, EvaluationError, IncompatibleError, Problem, UsageError, show_path
+from rsoup.errors import BusyError, EvaluationError, IncompatibleError, Problem, UsageError, show, show_path
 from rsoup.lora.mounting import makes_adapter
 from rsoup.prepare import prepared
 from rsoup.progress import OnProgress
@@ -27,6 +27,7 @@ from rsoup.sweep.spec import SweepSpec
 from rsoup.sweep.study import Keys, Study, changes, state_of
 from rsoup.sweep.sweep_yaml import dump
 
+_FAILURE_LENGTH = 240
 KEEPS = ("none", "front", "best", "all")
 
 
@@ -231,7 +232,7 @@ def _adapter_nbytes(recipe: Recipe) -> int:
 def _ends(text: str) -> str:
     """The first and the last line of a failure: what happened, and what was said of it last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"
+    return show(lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}", _FAILURE_LENGTH)
 
 
 def check_ended(result: SweepResult) -> None:
