@@ -119,8 +119,6 @@ class _Loop:
     def run(self) -> list[RunRecord]:
         scratch = self.scratch
         step = scratch.measured_elements if self.keep_rows else scratch.slice_elements
-        if len(self.soups) > 1 and self.base is None:
-            step = scratch.shared_elements
         for start in range(self.run_.start, self.run_.stop, step):
             self._slice(start, min(step, self.run_.stop - start))
         inputs = {reader: hasher.digests() for reader, hasher in self.hashers.items()}

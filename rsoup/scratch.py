@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
 SLICE_ELEMENTS = 1 << 18
 ROWS_ELEMENTS = 1 << 20
-SHARED_ELEMENTS = (
-    1 << 16
-)  # a slice from which several soups are made is read several times: it stays in the cache
 _REMEMBERED_VIEWS = 64
 
 
@@ -44,7 +41,6 @@ class Scratch:
         self._rows: torch.Tensor | None = None
         self._views: dict[tuple[str, str, int], torch.Tensor] = {}
         self.measured_elements = min(slice_elements, _measured_elements(checkpoints))
-        self.shared_elements = min(self.measured_elements, SHARED_ELEMENTS)
 
     def rows(self) -> torch.Tensor:
         """One float64 row of a slice per checkpoint; made when the first run asks for distances."""
