@@ -966,6 +966,7 @@ def test_a_signal_in_the_middle_of_an_import(
     monkeypatch.setattr(module, "app", interrupted)
     monkeypatch.setattr(sys, "argv", ["rsoup", "merge"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(cli, "_open_streams", lambda: None)
 
     with pytest.raises(SystemExit) as leaving:
@@ -973,3 +974,32 @@ def test_a_signal_in_the_middle_of_an_import(
 
     assert leaving.value.code == 130
     assert "stopped by SIGINT" in capsys.readouterr().err
+
+
+_SWALLOWED = """
+import os, signal, sys, time
+from rsoup import cli
+from rsoup.cli import app
+
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+
+def work(**_):
+    Swallowing()
+    time.sleep(30)
+
+app.app = work
+cli.main()
+"""
+
+
+def test_a_signal_in_the_middle_of_a_destructor() -> None:
+    """Python swallows what is raised in a destructor or a weak reference's callback; the signal counts all the same."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _SWALLOWED], capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert (ended.returncode, "stopped by SIGTERM" in ended.stderr) == (143, True)
+    assert "Traceback" not in ended.stderr

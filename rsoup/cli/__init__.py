@@ -24,11 +24,22 @@ def _stop(number: int, _: FrameType | None) -> None:
     raise Stopped(number)
 
 
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """Stop again where a signal came inside a destructor or a weak reference's callback, which swallow it."""
+    stopped = _inside(lost.exc_value)
+    if stopped is None:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, lambda *_: _stop(stopped.number, None))
+    signal.setitimer(signal.ITIMER_REAL, 0.001)  # seconds: once the callback is left
+
+
 def main() -> None:
     """Run the command line and leave with its exit code; a user's mistake never shows a traceback."""
     _open_streams()
     gc.set_threshold(_GARBAGE_THRESHOLD)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads, never used here, take memory each
+    sys.unraisablehook = _unraisable
     try:
         for name in _SIGNALS:
             if signal.getsignal(name) != signal.SIG_IGN:  # nohup, or a shell's background job
