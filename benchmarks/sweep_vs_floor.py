@@ -30,7 +30,7 @@ out, a, b = sys.argv[1:]
 mixes = [(1 - Fraction(k, 10), Fraction(k, 10)) for k in range(11)]
 rsoup.merge_many([(rsoup.make_recipe([a, b], mix=m), f"{out}/{k}") for k, m in enumerate(mixes)])
 """
-_MERGES = """
+MERGES = """
 rsoup=$1 out=$2 a=$3 b=$4
 for k in 0 1 2 3 4 5 6 7 8 9 10; do
   $rsoup merge "$a" "$b" --lambda $((10 - k))/10,$k/10 -o "$out/$k" -q >/dev/null
@@ -59,7 +59,7 @@ def main() -> None:
             "floor": ["sh", "-ec", _FLOOR, "floor", str(out), count, *files],
             "one pass": [sys.executable, "-c", _ONE_PASS, str(out), a, b],
             "rsoup sweep": [*args.rsoup.split(), "sweep", a, b, "--grid", str(POINTS), "--keep", "all", "-q", "-o", str(out), *evaluator],
-            "merges": ["sh", "-ec", _MERGES, "merges", args.rsoup, str(out), a, b],
+            "merges": ["sh", "-ec", MERGES, "merges", args.rsoup, str(out), a, b],
         }  # fmt: skip
         commands = {name: words for name, words in commands.items() if name not in args.without.split(",")}
         size = sum(file.stat().st_size for file in weight_files(tunes[0]))

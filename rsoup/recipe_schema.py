@@ -8,21 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 _Nothing = SkipJsonSchema[None]
-_NUMBER = {
+NUMBER: dict[str, Any] = {
     "anyOf": [
         {"type": "number"},
         {"type": "string", "pattern": r"^ *([+-]?[0-9]+/[1-9][0-9]*|[+-]?[0-9.]+([eE][+-]?[0-9]+)?) *$"},
     ]
 }
-_MIX = {
+MIX: dict[str, Any] = {
     "anyOf": [
-        {"type": "array", "items": _NUMBER, "minItems": 1},
-        {"type": "object", "additionalProperties": _NUMBER, "minProperties": 1},
+        {"type": "array", "items": NUMBER, "minItems": 1},
+        {"type": "object", "additionalProperties": NUMBER, "minProperties": 1},
         {"const": "uniform"},
     ]
 }
-_Number = Annotated[float, WithJsonSchema(_NUMBER)]
-_Mix = Annotated[Any, WithJsonSchema(_MIX)]
+_SHARE = {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, NUMBER["anyOf"][1]]}
+_Number = Annotated[float, WithJsonSchema(NUMBER)]
+_Mix = Annotated[Any, WithJsonSchema(MIX)]
 _Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1})]
 _Layers = Annotated[
     str,
@@ -32,7 +33,8 @@ _Layers = Annotated[
 ]
 
 
-def _either(one: str, other: str) -> dict[str, Any]:
+def either(one: str, other: str) -> dict[str, Any]:
+    """The schema of an object that has exactly one of two keys."""
     return {"oneOf": [{"required": [one]}, {"required": [other]}]}
 
 
@@ -40,7 +42,7 @@ class Ingredient(BaseModel):
     """One checkpoint, or several of one reward (seeds, averaged with equal shares), that get one λ."""
 
     model_config = ConfigDict(
-        title="Ingredient", extra="forbid", json_schema_extra=_either("checkpoint", "checkpoints")
+        title="Ingredient", extra="forbid", json_schema_extra=either("checkpoint", "checkpoints")
     )
 
     name: _Text | _Nothing = Field(None, description="What to call it; by default the path's last part.")
@@ -58,7 +60,7 @@ class Ingredient(BaseModel):
 class Rule(BaseModel):
     """A mix of its own for some tensors; the first rule that fits a tensor counts."""
 
-    model_config = ConfigDict(title="Rule", extra="forbid", json_schema_extra=_either("match", "layers"))
+    model_config = ConfigDict(title="Rule", extra="forbid", json_schema_extra=either("match", "layers"))
 
     match: _Text | _Nothing = Field(None, description="A glob on the tensor's name; case counts: '*.mlp.*'.")
     layers: _Layers | _Nothing = Field(
@@ -75,10 +77,10 @@ class RecipeFile(BaseModel):
     base: _Text | _Nothing = Field(
         None, description="The checkpoint all ingredients were fine-tuned from; relative to the recipe."
     )
-    method: Literal["linear", "task_arithmetic", "slerp"] = Field(
+    method: Literal["linear", "task_arithmetic", "slerp", "factors"] = Field(
         "linear",
-        description="linear: Σ λᵢθᵢ. task_arithmetic: θ₀ + Σ λᵢ(θᵢ − θ₀). slerp: along the arc "
-        "between two ingredients. The last two need a base.",
+        description="linear: Σ λᵢθᵢ. task_arithmetic: θ₀ + Σ λᵢ(θᵢ − θ₀). slerp: along the arc between two "
+        "ingredients. factors: adapters, whose A and B are averaged each by itself. The middle two need a base.",
     )
     level: Literal["tensor", "global"] = Field(
         "tensor", description="For slerp: one angle per tensor, or one for the whole checkpoint."
@@ -132,7 +134,7 @@ class RecipeFile(BaseModel):
     rank: Annotated[int, Field(ge=1)] | _Nothing = Field(
         None, description="Adapters: the soup's rank in every module; without it the exact one."
     )
-    max_error: Annotated[float, Field(gt=0, lt=1)] | _Nothing = Field(
+    max_error: Annotated[float, WithJsonSchema(_SHARE)] | _Nothing = Field(
         None, description="Adapters: truncate as far as this relative error (Frobenius) allows."
     )
     drop: list[_Text] = Field([], description="Globs of tensors to leave out: 'v_head.*'.")
@@ -146,12 +148,17 @@ class RecipeFile(BaseModel):
     license: _Text | _Nothing = Field(None, description="What the soup's model card says: apache-2.0.")
 
 
-def json_schema() -> dict[str, object]:
-    """The format of recipe files as a JSON Schema (draft 7), with a description on every key."""
-    schema = RecipeFile.model_json_schema(by_alias=True)
+def described(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's JSON Schema, a description on every key; no titles and empty defaults, which editors would show."""
+    schema = model.model_json_schema(by_alias=True)
     for part in (schema, *schema["$defs"].values()):
         for key in part["properties"].values():
-            del key["title"]
+            key.pop("title", None)
             if key.get("default", ...) in (None, []):
                 del key["default"]
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
+    return schema
+
+
+def json_schema() -> dict[str, Any]:
+    """The format of recipe files as a JSON Schema (draft 7), with a description on every key."""
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **described(RecipeFile)}

@@ -9,13 +9,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import Family, related, write_folder
 from conftest import Folders
+from faults import Warm
 from refusals import changed
 from typer.testing import CliRunner
 
@@ -23,7 +25,7 @@ import rsoup
 from rsoup.cli.app import app
 from rsoup.errors import AccessError, UsageError
 from rsoup.family.checking import CheckResult
-from rsoup.family.measures import Part
+from rsoup.family.measures import Part, group_of
 from rsoup.family.verdict import MIXABLE, NOT_ONE, WITH_CARE
 from rsoup.report.terminal import ASCII_BLOCKS, BLOCKS, block, number, picture, share, text
 from rsoup.storage.safetensors_header import encode_header
@@ -575,3 +577,61 @@ def test_the_limit_of_care_follows_a_lower_distance(tmp_path: Path, family: Fami
     assert rsoup.check({"a": side}, base, max_distance=0.001).verdict.word == "not one family"
     with pytest.raises(UsageError, match="cannot be meant"):
         rsoup.check({"a": side}, base, care=0.3, max_distance=0.1)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """A warm interpreter for this file's command lines."""
+    interpreter = Warm(tmp_path_factory.mktemp("warm"))
+    yield interpreter
+    interpreter.close()
+
+
+def test_the_layers_are_drawn(warm: Warm, tmp_path: Path, base_and_two: Folders) -> None:
+    """--plot writes the distances and the cosines by layer, and replaces nothing unasked."""
+    line = ["check", base_and_two.one, base_and_two.two, "--base", base_and_two.base]
+    ended = warm.run(*line, "--plot", "layers.svg", "--json", cwd=tmp_path)
+
+    assert json.loads(ended.out)["written"] == ["layers.svg", "layers-cosines.svg"]
+    assert all(
+        (tmp_path / name).read_text().startswith("<svg") for name in ("layers.svg", "layers-cosines.svg")
+    )
+    again = warm.run(*line, "--plot", "layers.svg", cwd=tmp_path)
+    assert (again.code, "E0601" in again.err) == (6, True)
+    assert warm.run(*line, "--plot", "layers.svg", "--overwrite", cwd=tmp_path).code == 0
+
+
+def test_cosines_by_layer_are_those_of_the_updates(warm: Warm, tmp_path: Path, base_and_two: Folders) -> None:
+    """cos(δ₁, δ₂) of every layer, against NumPy on its tensors."""
+    from safetensors.torch import load_file
+
+    ended = warm.run("check", base_and_two.one, base_and_two.two, "--base", base_and_two.base, "--json")
+    base, one, two = (
+        {
+            k: v.double().numpy()
+            for f in sorted(Path(p).glob("*.safetensors"))
+            for k, v in load_file(f).items()
+        }
+        for p in (base_and_two.base, base_and_two.one, base_and_two.two)
+    )
+    for layer in json.loads(ended.out)["measures"]["layers"]:
+        names = [name for name in base if group_of(name) == layer["name"]]
+        a, b = (np.concatenate([(x[n] - base[n]).ravel() for n in names]) for x in (one, two))
+        size = np.linalg.norm(a) * np.linalg.norm(b)
+        expected = a @ b / size if size else None
+        assert layer["cosine"][0][1] == (None if expected is None else pytest.approx(expected, abs=1e-9))
+
+
+@pytest.mark.parametrize(
+    ("more", "code"), [(["--headers"], "E0270"), ([], "E0270"), (["--base", "B", "--plot", "x.pdf"], "E0269")]
+)
+def test_without_measures_there_is_nothing_to_draw(
+    warm: Warm, tmp_path: Path, base_and_two: Folders, more: list[str], code: str
+) -> None:
+    """Headers alone, no base, another kind of file: refused."""
+    more = [str(base_and_two.base) if word == "B" else word for word in more]
+    plot = [] if "--plot" in more else ["--plot", "x.svg"]
+    (tmp_path / "here").mkdir()
+    ended = warm.run("check", base_and_two.one, base_and_two.two, *plot, *more, cwd=tmp_path / "here")
+    assert (ended.code, code in ended.err) == (2, True)
+    assert list((tmp_path / "here").iterdir()) == []

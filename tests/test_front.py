@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 
 import moocore
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 
 from rsoup.errors import UsageError
 from rsoup.front.greedy import Step, Subset, Trial, greedy
-from rsoup.front.pareto import covered, front, hypervolume, reference_of, scaled, volume
+from rsoup.front.pareto import (
+    Reference,
+    covered,
+    front,
+    hypervolume,
+    is_exact,
+    reference_of,
+    scaled,
+    volume,
+)
 
 Points = list[tuple[float, ...]]
 
@@ -206,3 +216,38 @@ def test_greedy_without_scores_is_refused(scores: list[float]) -> None:
         greedy(scores, True, {})
 
     assert (caught.value.code, caught.value.hint is not None) == ("E0240", True)
+
+
+@pytest.mark.parametrize("rewards", [1, 3, 8])
+@pytest.mark.parametrize("infinite", [False, True])
+def test_large_sets_have_the_front_that_small_ones_have(rewards: int, infinite: bool) -> None:
+    """Whether a library or the few lines of our own decide, the front is that of brute force; infinite values included."""
+    generator = random.Random(rewards)
+    points = [tuple(float(generator.randint(0, 9)) for _ in range(rewards)) for _ in range(400)]
+    if infinite:
+        points += [(math.inf, *point[1:]) for point in points[:5]] + [
+            (-math.inf, *point[1:]) for point in points[:5]
+        ]
+    up = [k % 2 == 0 for k in range(rewards)]
+
+    def beats(p: tuple[float, ...], q: tuple[float, ...]) -> bool:
+        signed = [(a, b) if u else (-a, -b) for a, b, u in zip(p, q, up, strict=True)]
+        return all(a >= b for a, b in signed) and any(a > b for a, b in signed)
+
+    assert front(points, up) == [i for i, q in enumerate(points) if not any(beats(p, q) for p in points)]
+
+
+@pytest.mark.parametrize(("rewards", "count"), [(5, 5100), (6, 320), (7, 110), (8, 60)])
+def test_what_cannot_be_computed_in_time_is_close(rewards: int, count: int) -> None:
+    """Beyond the sizes that are exact, the hypervolume is within 1 % of moocore's exact one, and the words say so."""
+    generator = random.Random(rewards)
+    raw = [[abs(generator.gauss(0, 1)) for _ in range(rewards)] for _ in range(count)]
+    points = [tuple(x / math.hypot(*point) for x in point) for point in raw]
+    exact = moocore.hypervolume(points, ref=[0.0] * rewards, maximise=True)
+
+    assert not is_exact(points)
+    assert volume(points) == pytest.approx(exact, rel=0.01)
+    reference = Reference((0.0,) * rewards, (1.0,) * rewards, "from 0")
+    assert "approximate" in covered(points, (True,) * rewards, reference).how
+    assert is_exact(points[:30])
+    assert "approximate" not in covered(points[:30], (True,) * rewards, reference).how

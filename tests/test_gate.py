@@ -34,9 +34,9 @@ from rsoup.gate.requirements import (
     parse_no_worse,
     parse_require,
 )
-from rsoup.gate.student import outside, two_sided
-from rsoup.gate.table import read_table
-from rsoup.gate.values import Measured, Quality, Row, Table
+from rsoup.measured.student import outside, two_sided
+from rsoup.measured.table import read_table
+from rsoup.measured.values import Measured, Quality, Row, Table
 
 SUMMARY, OUTPUT = "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"
 HOSTILE = "a|b\n::set-output x<<EOF\r\npass<<E\x1b[31m<script>@you [x](http://y) `\ud800\uffff&]]>"

@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import json
+import math
+import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +19,13 @@ from hypothesis import strategies as st
 
 from rsoup.errors import UsageError
 from rsoup.report.page import page
+from rsoup.report.page_data import scaling
+from rsoup.report.page_document import read
+from rsoup.report.page_samples import IMAGE_BYTES, collect, left
 from rsoup.report.plot import ASCII, RESET, UNICODE, scatter, tick_texts, ticks
 
-VOID = {"meta"}
+VOID = {"meta", "input", "img"}
+PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 def point(names: list[str], shares: list[str], **fields: Any) -> dict[str, Any]:
@@ -54,7 +62,7 @@ def whole() -> dict[str, Any]:
     names = ["low", "high"]
     rows = [
         point(names, ["1", "0"], select=scores(0.9, 3.0, 0.0125), front=True, expert="low", step=100, command="rsoup merge a b --lambda 1,0"),
-        point(names, ["0.5", "0.5"], select=scores(0.7, 1.0), report=scores(0.65, 1.1), front=True, step=100, scale="0.5"),
+        point(names, ["0.5", "0.5"], select=scores(0.7, 1.0), report=scores(0.65, 1.1), front=True, step=100, scale="0.5", samples=[{"prompt": "say", "output": "done"}]),
         point(names, ["0", "1"], select=scores(0.1, 1.5), expert="high", step=200),
         point(names, ["1/3", "2/3"], status="failed", failure="exit status 7", seconds=None),
     ]  # fmt: skip
@@ -113,7 +121,7 @@ def test_the_pictures_have_every_measured_point() -> None:
     figures = 1 + 3  # one pair of rewards; three metrics over λ
     assert sum(name.startswith(("front ", "pale ")) for name in of) == 3 * figures
     assert of.count("bar") == 2
-    assert len([tag for tag, _ in read.tags if tag == "svg"]) == figures
+    assert len([tag for tag, attributes in read.tags if tag == "svg" and "viewbox" in attributes]) == figures
 
 
 def test_three_ingredients_have_triangles_and_many_rewards_at_most_six_pairs() -> None:
@@ -125,9 +133,9 @@ def test_three_ingredients_have_triangles_and_many_rewards_at_most_six_pairs() -
         document(names, [point(names, ["1/3", "1/3", "1/3"], select=select, front=True)], metrics=metrics)
     )
 
-    assert text.count("<svg") == 6 + 5
+    assert text.count("<svg viewBox") == 6 + 5
     assert "4 more pairs" in text
-    assert "darker is better" in text
+    assert "fuller is better" in text
 
 
 def test_a_page_of_nothing_is_a_page() -> None:
@@ -143,7 +151,7 @@ def test_equal_documents_give_equal_pages() -> None:
     assert page(whole()) == page(copy.deepcopy(whole()))
 
 
-HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&\x1b[31m\u202e\x00</title></style>"
+HOSTILE = "\"'><script>window.__hacked=1</script><img src=x onerror=window.__hacked=1>&\x1b[31m\u202e\u2028\x00</title></style>--></svg>"
 
 
 def poisoned(value: Any) -> Any:
@@ -156,16 +164,21 @@ def poisoned(value: Any) -> Any:
     return HOSTILE if isinstance(value, str) else value
 
 
-def test_no_text_gets_out_of_its_place() -> None:
-    """Hostile strings everywhere: the same tags as without them, no handler, no control character, nothing to load."""
-    hostile = poisoned(whole())
-    hostile["ingredients"] = [f"low{HOSTILE}", f"high{HOSTILE}"]
-    hostile["metrics"] = {f"{k}{HOSTILE}": v for k, v in whole()["metrics"].items()}
-    for row, clean in zip(hostile["points"], whole()["points"], strict=True):
+def hostile() -> dict[str, Any]:
+    """The whole document with hostile names, values, commands, samples."""
+    found: dict[str, Any] = poisoned(whole())
+    found["ingredients"] = [f"low{HOSTILE}", f"high{HOSTILE}"]
+    found["metrics"] = {f"{k}{HOSTILE}": v for k, v in whole()["metrics"].items()}
+    for row, clean in zip(found["points"], whole()["points"], strict=True):
         row["lambda"] = {f"{k}{HOSTILE}": v for k, v in clean["lambda"].items()}
         row["select"] = {f"{k}{HOSTILE}": v for k, v in clean["select"].items()}
         row["report"] = {f"{k}{HOSTILE}": v for k, v in (clean["report"] or {}).items()}
-    text = page(hostile)
+    return found
+
+
+def test_no_text_gets_out_of_its_place() -> None:
+    """Hostile strings everywhere: the same tags as without them, no handler, no control character, nothing to load."""
+    text = page(hostile())
     read = Reader(text)
 
     assert [tag for tag, _ in read.tags] == [tag for tag, _ in Reader(page(whole())).tags]
@@ -190,6 +203,110 @@ def test_the_policy_allows_the_pages_own_style_and_script_only() -> None:
     assert not re.search(r"https?:|url\(|@import", text)
 
 
+def test_the_embedded_data_is_json_that_cannot_end_its_element() -> None:
+    """ASCII without <, > and &; parsed, it has every measured point in the order of the document."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page(hostile()), re.DOTALL)
+    assert found
+    assert found[1].isascii()
+    assert not set("<>&") & set(found[1])
+
+    data = json.loads(found[1])
+    assert [row["lambda"] for row in data["points"]] == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    assert [row["select"][0][0] for row in data["points"]] == [0.9, 0.7, 0.1]
+    assert data["points"][0]["select"][0] == [0.9, "0.9 ± 0.013 (n = 3)", 0.0125]
+    assert data["points"][0]["altered"]
+
+
+def test_normalised_rewards_are_divided_by_the_experts_range_of_the_last_step() -> None:
+    """That of the last step which has both; of a reward in which they are equal, that of all points."""
+    names = ["low", "high"]
+    rows = [
+        point(names, ["1", "0"], select=scores(0.0, 3.0), expert="low", step=1),
+        point(names, ["0", "1"], select=scores(9.0, 3.5), expert="high", step=1),
+        point(names, ["1", "0"], select=scores(1.0, 4.0), expert="low", step=2),
+        point(names, ["0", "1"], select=scores(5.0, 4.0), expert="high", step=2),
+    ]
+    found = scaling(read(document(names, rows)))
+
+    assert found is not None
+    assert found.spans == (4.0, 1.0)
+    assert "'cost'" in found.how
+
+
+def test_a_large_page_has_less_than_a_megabyte_beyond_its_data() -> None:
+    """2000 points × 8 rewards, all on the front: against metrics.json; and of no points, less than 100 kB."""
+    names = ["a", "b"]
+    metrics = {f"r{k}": {"direction": "maximise", "guard": False, "address": "$"} for k in range(8)}
+    rows = [
+        point(
+            names, [f"{i}/1999", f"{1999 - i}/1999"], front=True, command=f"rsoup merge a b --lambda {i}/1999,{1999 - i}/1999 -o soup",
+            select={name: {"value": math.sin(i + k), "error": 0.0123456789, "n": 3} for k, name in enumerate(metrics)},
+        )
+        for i in range(2000)
+    ]  # fmt: skip
+    found = document(names, rows, metrics=metrics)
+
+    assert len(page(found).encode()) < len(json.dumps(found, indent=2)) + 1_000_000
+    assert len(page(document(names, [])).encode()) < 100_000
+
+
+def test_samples_and_images_are_on_the_page() -> None:
+    """Lines stay lines, everything else is made visible; images are allowed by the policy only where there are some."""
+    found = whole()
+    found["points"][0]["samples"] = [
+        {"prompt": "a\nb \u0645\u06cc\u200c\u062e", "output": f"x\r{HOSTILE}"}
+    ] * 9
+    assert "img-src" not in page(found)
+    found["points"][1]["images"] = [{"name": f"cat{HOSTILE}", "data": PIXEL}]
+    text = page(found)
+    read = Reader(text)
+
+    assert "img-src data:;" in text
+    assert [attributes["src"] for tag, attributes in read.tags if tag == "img"] == [PIXEL]
+    assert sum(attributes.get("class") == "sample" for _, attributes in read.tags) == 8 + 1
+    assert ">a\nb \u0645\u06cc\u200c\u062e<" in text
+    assert ">x\\u{d}&quot;" in text
+    assert "\u202e" not in text
+
+
+def test_samples_beyond_what_a_page_can_carry_are_left_out_and_counted() -> None:
+    """24 million characters in all."""
+    names = ["low", "high"]
+    rows = [
+        point(names, ["1", "0"], point=f"p{i}", select=scores(0.5, 1.0), samples=[{"prompt": "x" * 6_000_000, "output": ""}])
+        for i in range(6)
+    ]  # fmt: skip
+    text = page(document(names, rows))
+
+    assert "Those of 2 more points are left out." in text
+    assert text.count("x" * 6_000_000) == 4
+
+
+def test_what_an_evaluator_left_is_collected_from_its_folder(tmp_path: Path) -> None:
+    """Samples in the order of the file, images by name; malformed lines, links, other files, large ones are passed over."""
+    png = base64.b64decode(PIXEL.split(",")[1])
+    lines = [{"prompt": "p", "output": "o", "score": 1}, 3, {"prompt": 1, "output": "o"}, {"output": "o"}, {"prompt": "q", "output": "z" * 5000}]  # fmt: skip
+    (tmp_path / "samples.jsonl").write_text("nothing\n" + "\n".join(map(json.dumps, lines)) + "\n[[[\n")
+    (tmp_path / "b.png").write_bytes(png)
+    (tmp_path / "a.PNG").write_bytes(png)
+    (tmp_path / "c.png").write_bytes(b"<svg/>")
+    (tmp_path / "d.png").write_bytes(png + bytes(IMAGE_BYTES))
+    (tmp_path / "e.svg").write_bytes(png)
+    (tmp_path / "f.jpg").symlink_to(tmp_path / "b.png")
+    (tmp_path / "g.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    os.mkfifo(tmp_path / "h.png")
+    found: dict[str, Any] = collect(str(tmp_path))
+
+    assert [sample["prompt"] for sample in found["samples"]] == ["p", "q"]
+    assert len(found["samples"][1]["output"]) == 4000
+    assert [image["name"] for image in found["images"]] == ["a.PNG", "b.png", "g.jpg"]
+    assert found["images"][0]["data"] == PIXEL
+    assert found["images"][2]["data"].startswith("data:image/jpeg;base64,")
+    assert left(found).size > 4000
+    assert collect(str(tmp_path / "nowhere")) == {}
+    assert collect(str(tmp_path / "samples.jsonl")) == {}
+
+
 def test_another_schema_is_refused() -> None:
     """E0241, with what to do."""
     with pytest.raises(UsageError) as caught:
@@ -206,6 +323,10 @@ def test_another_schema_is_refused() -> None:
         {"metrics": {"low": {"guard": False, "direction": "up"}}}, {"hypervolume": {"value": float("nan"), "reference": {}, "how": ""}},
         {"points": [point(["low", "high"], ["x", "1"])]}, {"points": [point(["low"], ["1"])]},
         {"points": [point(["low", "high"], ["0", "1"], select={"low": {"value": "7"}})]}, {"method": None, "greedy": 3},
+        {"points": [point(["low", "high"], ["0", "1"], scale="much")]}, {"points": [point(["low", "high"], ["0", "1"], samples=[{"prompt": "p"}])]},
+        {"points": [point(["low", "high"], ["0", "1"], images=[{"name": "n", "data": "https://example.org/a.png"}])]},
+        {"points": [point(["low", "high"], ["0", "1"], images=[{"name": "n", "data": "data:image/png;base64,PHN2Zy8+"}])]},
+        {"points": [point(["low", "high"], ["0", "1"], images="n")]}, {"points": [point(["low", "high"], ["0", "1"], samples=["p"])]},
     ],
 )  # fmt: skip
 def test_a_document_that_is_not_whole_is_refused(change: dict[str, Any]) -> None:

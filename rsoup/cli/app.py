@@ -9,10 +9,13 @@ import typer
 import rsoup
 from rsoup.cli.adapter_commands import extract, resize
 from rsoup.cli.check_command import check
+from rsoup.cli.ensemble_command import ensemble
+from rsoup.cli.front_command import front
 from rsoup.cli.gate_command import gate
 from rsoup.cli.merge_command import merge
 from rsoup.cli.options import Debug, Json, Overwrite, Quiet
 from rsoup.cli.proof_commands import diff, verify
+from rsoup.cli.select_command import select
 from rsoup.cli.sweep_command import sweep
 
 app = typer.Typer(
@@ -48,6 +51,9 @@ def _root(
 
 app.command()(merge)
 app.command()(sweep)
+app.command()(front)
+app.command()(select)
+app.command()(ensemble)
 app.command()(gate)
 
 
@@ -71,15 +77,29 @@ def demo(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of recipe files, with which editors complete and check them.
+def schema(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="Of which files: recipe or sweep.", show_default=True)
+    ] = "recipe",
+) -> None:
+    """Print the JSON Schema of recipe or sweep files, with which editors complete and check them.
 
-    Example: rsoup schema > rsoup.schema.json
+    Examples:
+
+    rsoup schema > rsoup.schema.json
+
+    rsoup schema sweep > rsoup-sweep.schema.json
     """
     import json
 
-    from rsoup.recipe_yaml import json_schema
+    from rsoup.errors import UsageError, show
 
+    if kind == "recipe":
+        from rsoup.recipe_yaml import json_schema
+    elif kind == "sweep":
+        from rsoup.sweep.sweep_schema import json_schema
+    else:
+        raise UsageError("E0259", f"there is no schema of '{show(kind)}'", hint="one of recipe, sweep")
     typer.echo(json.dumps(json_schema(), indent=2))
 
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TextIO
 
+from rsoup.cli import layer_figures
 from rsoup.cli.merge import parse_ingredients
 from rsoup.console import Console, ProgressBar
-from rsoup.errors import UsageError, listing, show
+from rsoup.errors import UsageError, listing, show, show_path
 from rsoup.family.adapters import AdapterMeasures
 from rsoup.family.checking import CheckResult, check
 from rsoup.family.measures import Measures, Part
@@ -36,9 +37,12 @@ def run(
     drop: Sequence[str],
     allow: Sequence[str],
     threads: int | None,
+    plot: str | None,
+    overwrite: bool,
     console: Console,
 ) -> int:
     """Check, show everything, and return the exit code: 0, or 3 where they are not one family."""
+    layer_figures.check_target(plot, headers=headers, overwrite=overwrite)
     if wrong := [name for name in allow if name not in _ALLOWED]:
         raise UsageError(
             "E0211", f"a check cannot allow {listing(wrong)}", hint="symlinks, unindexed or base"
@@ -67,8 +71,13 @@ def run(
         )
     for note in result.notes:
         console.note(note)
+    written = layer_figures.write(plot, result)
     text = terminal.text if result.adapters is None else adapters.text
-    console.result(text(result, unicode=can_draw(console.out)), as_data(result), result.verdict.word)
+    shown = [
+        text(result, unicode=can_draw(console.out)),
+        *(f"written: {show_path(path)}" for path in written),
+    ]
+    console.result("\n".join(shown), {**as_data(result), "written": written}, result.verdict.word)
     word = result.verdict.word
     return EXIT_NOT_ONE if word == NOT_ONE or (strict and word != MIXABLE) else 0
 
@@ -195,6 +204,7 @@ def _part(part: Part) -> dict[str, object]:
         "relative": _row(part.relative),
         "changed": _row(part.changed),
         "norm_ratio": _row(part.norm_ratio),
+        "cosine": [_row(row) for row in part.cosine],
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rsoup.cli.options import Debug, Json, Key, Missing, Quiet, Threads, Variant, Vocab
+from rsoup.cli.options import Debug, Json, Key, Missing, Overwrite, Quiet, Threads, Variant, Vocab
 
 
 def check(
@@ -63,6 +63,15 @@ def check(
         ),
     ] = None,
     threads: Threads = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw how far each layer moved, as .svg or .png; with several checkpoints their cosines too.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # noqa: ARG001 - read where errors are shown
@@ -85,6 +94,7 @@ def check(
 
     code = command.run(
         checkpoints, base, headers=headers, care=care, max_distance=max_distance, strict=strict, variant=variant,
-        key=key, missing=missing, vocab=vocab, fold=fold, drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads, console=Console(as_json=json_, quiet=quiet),
+        key=key, missing=missing, vocab=vocab, fold=fold, drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads,
+        plot=plot, overwrite=overwrite, console=Console(as_json=json_, quiet=quiet),
     )  # fmt: skip
     raise typer.Exit(code)

@@ -12,9 +12,9 @@ from rsoup.gate.asked import asked_row
 from rsoup.gate.choosing import decide, prepare
 from rsoup.gate.judging import MET, UNDECIDED, GateResult, Judgement, failure
 from rsoup.gate.requirements import Require, parse_conditions, parse_confidence
-from rsoup.gate.table import read_table
-from rsoup.gate.values import Measured
 from rsoup.gate.wording import because, headline, measured
+from rsoup.measured.table import read_table
+from rsoup.measured.values import Measured
 
 SCHEMA = "rsoup-gate/1"
 _MARKS = {MET: "✓", UNDECIDED: "?"}

@@ -27,6 +27,7 @@ from rsoup.sweep.summary import hypervolume
 from rsoup.sweep.sweeping import KEEPS, check_ended, sweep
 
 MANY = 1000
+FIRST_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Running:
     repair: bool
     yes: bool
     threads: int | None
+    track: str | None = None
 
 
 def _checked(running: Running, asked: Asked) -> tuple[RunOptions, int | None]:
@@ -64,14 +66,23 @@ def _checked(running: Running, asked: Asked) -> tuple[RunOptions, int | None]:
         budget_seconds=None if running.budget is None else asking.parse_duration(running.budget),
         retries=running.retries,
         max_failures=running.max_failures,
+        first_failures=FIRST_FAILURES,
         threads=running.threads,
     )
     return options, None if running.scratch_budget is None else parse_size(running.scratch_budget)
 
 
+def _tracked(asked: Asked, track: str | None) -> Asked:
+    """The sweep with another tracker than its file's; `none` is without one."""
+    if track is None:
+        return asked
+    found = None if track == "none" else asking.parse_track(track)
+    return replace(asked, spec=replace(asked.spec, track=found))
+
+
 def run(arguments: Arguments, running: Running, *, console: Console) -> None:
     """Run the sweep and show what it found."""
-    asked = asked_of(arguments, running.out)
+    asked = _tracked(asked_of(arguments, running.out), running.track)
     options, scratch = _checked(running, asked)
     if running.repair:
         moved = Ledger(asked.out).repair()
@@ -100,7 +111,7 @@ def run(arguments: Arguments, running: Running, *, console: Console) -> None:
     lines += [f"soup      {show_path(os.path.relpath(path))}" for path in result.soups[:20]]
     notes = found["notes"]
     assert isinstance(notes, list)
-    for note in notes:
+    for note in (*notes, *result.notes):
         console.note(note)
     data = {
         "out": asked.out,
@@ -109,6 +120,7 @@ def run(arguments: Arguments, running: Running, *, console: Console) -> None:
         "failed": result.failed,
         "soups": [os.path.relpath(path) for path in result.soups],
         "metrics": found,
+        "notes": list(result.notes),
     }
     console.result("\n".join(lines), data, asked.out)
     check_ended(result)

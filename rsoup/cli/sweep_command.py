@@ -298,7 +298,10 @@ def sweep(
     max_failures: Annotated[
         int | None,
         typer.Option(
-            "--max-failures", min=0, help="Stop when more evaluations have failed.", rich_help_panel=_RUN
+            "--max-failures",
+            min=0,
+            help="Stop when more evaluations have failed; default 2 while none has succeeded, then any number.",
+            rich_help_panel=_RUN,
         ),
     ] = None,
     accept_changes: Annotated[
@@ -313,6 +316,15 @@ def sweep(
         bool,
         typer.Option("--repair", help="Move damaged lines out of the results first.", rich_help_panel=_RUN),
     ] = False,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            "--track",
+            metavar="trackio|wandb|mlflow[:PROJECT]",
+            help="Mirror the results to an experiment tracker; none: no more.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Go on with more than 1000 points.", rich_help_panel=_RUN)
     ] = False,
@@ -349,7 +361,7 @@ def sweep(
     )  # fmt: skip
     run = command.Running(
         out=out, jobs=jobs, gpus_per_job=gpus_per_job, keep=keep, scratch_budget=scratch_budget, budget=budget, retries=retries,
-        max_failures=max_failures, accept_changes=accept_changes, repair=repair, yes=yes, threads=threads,
+        max_failures=max_failures, accept_changes=accept_changes, repair=repair, yes=yes, threads=threads, track=track,
     )  # fmt: skip
     console = Console(as_json=json_, quiet=quiet)
     (command.show_outlook if dry_run else command.run)(asked, run, console=console)

@@ -133,7 +133,15 @@ def _part(name: str, records: Sequence[ModuleRecord], size: int) -> Part:
     absolute = tuple(root(_sum(records, i, i)) if _is_complete(i, records) else None for i in range(size))
     weights = [_weight(i, records) for i in range(size)]
     relative = tuple(ratio(value, weight) for value, weight in zip(absolute, weights, strict=True))
-    return Part(name, sum(record.elements for record in records), absolute, relative)
+    gram = [[_sum(records, min(i, j), max(i, j)) for j in range(size)] for i in range(size)]
+    known = all(value is not None for value in absolute)
+    return Part(
+        name,
+        sum(record.elements for record in records),
+        absolute,
+        relative,
+        cosine=cosines(gram) if known and size > 1 else (),
+    )
 
 
 def _weight(i: int, records: Sequence[ModuleRecord]) -> Maybe:

@@ -32,6 +32,7 @@ class Part:
     relative: Row = ()
     changed: tuple[float, ...] = ()
     norm_ratio: Row = ()
+    cosine: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,7 @@ def _part(name: str, records: Sequence[TensorRecord], size: int) -> Part:
         name, elements, absolute, tuple(ratio(value, base) for value in absolute),
         tuple(_share(sum(r.changed[i] for r in records if r.changed), elements) for i in range(size)),
         tuple(ratio(root(gram[i][i] + 2 * gram[i][-1] + gram[-1][-1]), base) for i in range(size)),
+        _cosines(gram, size),
     )  # fmt: skip
 
 

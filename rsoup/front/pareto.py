@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rsoup.errors import listing
 
 Values = Sequence[float]
+_MOST_EXACT: Final = {5: 5000, 6: 300, 7: 100, 8: 50}  # points, by rewards
+_DIRECTIONS: Final = 2**17
+_SOME: Final = 1000
+_FEW: Final = 100  # points that are compared before a library is loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ def front(values: Sequence[Values], maximise: Sequence[bool]) -> list[int]:
     Raises ValueError for NaN, and for a point without one value per reward.
     """
     turned = [_turned(point, maximise) for point in values]
-    best = _two(set(turned)) if len(maximise) == 2 else _many(set(turned))
+    best = _two(set(turned)) if len(maximise) == 2 else _many(set(turned), maximise)
     return [index for index, point in enumerate(turned) if point in best]
 
 
@@ -63,10 +68,19 @@ def _two(points: set[tuple[float, ...]]) -> set[tuple[float, ...]]:
     return best
 
 
-def _many(points: set[tuple[float, ...]]) -> set[tuple[float, ...]]:
-    """What dominates a point comes before it in lexicographic order; so only the front so far is asked."""
+def _many(points: set[tuple[float, ...]], maximise: Sequence[bool]) -> set[tuple[float, ...]]:
+    """What dominates a point comes before it in lexicographic order; so only the front so far is asked.
+
+    Beyond some points moocore is faster, and importing it pays.
+    """
+    ordered = sorted(points, reverse=True)
+    if len(ordered) > _FEW and len(maximise) > 0:
+        import moocore  # type: ignore[import-untyped]
+
+        kept = moocore.is_nondominated(ordered, maximise=True)
+        return {point for point, keep in zip(ordered, kept, strict=True) if keep}
     best: list[tuple[float, ...]] = []
-    for point in sorted(points, reverse=True):
+    for point in ordered:
         if not any(all(map(float.__ge__, other, point)) for other in best):
             best.append(point)
     return set(best)
@@ -144,16 +158,38 @@ def hypervolume(values: Sequence[Values], maximise: Sequence[bool], reference: V
 
 
 def volume(gains: Sequence[Values]) -> float:
-    """The hypervolume of points to be maximised, counted from 0 in every reward; 0 without points."""
-    inside = [tuple(map(float, point)) for point in gains if all(value > 0 for value in point)]
-    if not inside or not inside[0]:
-        return 0.0
-    if len(inside[0]) == 1:
-        return max(point[0] for point in inside)
-    import moocore  # type: ignore[import-untyped]
+    """The hypervolume of points to be maximised, counted from 0 in every reward; 0 without points.
 
-    kept = sorted({inside[i] for i in front(inside, (True,) * len(inside[0]))})
-    return float(moocore.hypervolume(kept, ref=[0.0] * len(kept[0]), maximise=True))
+    Exact where that takes well under a second (`is_exact`); beyond, its cost grows exponentially with the rewards, and it
+    is an integral over directions, right to about 1 %.
+    """
+    kept = _inside(gains)
+    if not kept or not kept[0]:
+        return 0.0
+    if len(kept[0]) == 1:
+        return kept[-1][0]
+    import moocore
+
+    if _few(kept):
+        return float(moocore.hypervolume(kept, ref=[0.0] * len(kept[0]), maximise=True))
+    count = _DIRECTIONS if len(kept) <= _SOME else _DIRECTIONS // 4
+    return float(moocore.hv_approx(kept, ref=[0.0] * len(kept[0]), maximise=True, nsamples=count))
+
+
+def is_exact(gains: Sequence[Values]) -> bool:
+    """Whether `volume` of these points is exact: up to 4 rewards always, with more up to some hundreds of points on the front."""
+    kept = _inside(gains)
+    return not kept or _few(kept)
+
+
+def _inside(gains: Sequence[Values]) -> list[tuple[float, ...]]:
+    inside = [tuple(map(float, point)) for point in gains if all(value > 0 for value in point)]
+    return sorted({inside[i] for i in front(inside, (True,) * len(inside[0]))}) if inside else []
+
+
+def _few(kept: Sequence[Values]) -> bool:
+    rewards = len(kept[0])
+    return rewards < 5 or len(kept) <= _MOST_EXACT.get(rewards, 30)
 
 
 def scaled(point: Values, maximise: Sequence[bool], reference: Reference) -> tuple[float, ...]:
@@ -167,5 +203,8 @@ def covered(values: Sequence[Values], maximise: Sequence[bool], reference: Refer
 
     Raises ValueError like `hypervolume`.
     """
-    value = volume([scaled(point, maximise, reference) for point in values])
-    return Hypervolume(value, reference.values, f"the volume of what the points dominate, {reference.how}")
+    gains = [scaled(point, maximise, reference) for point in values]
+    about = "" if is_exact(gains) else " (approximate, to about 1 %)"
+    return Hypervolume(
+        volume(gains), reference.values, f"the volume of what the points dominate{about}, {reference.how}"
+    )

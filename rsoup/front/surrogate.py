@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
 Mix = Sequence[Fraction]
+Matrix = tuple[tuple[float, ...], ...]
 _DEPENDS_ON_ONE = 1e-9
 
 
@@ -21,6 +22,10 @@ class Surrogate:
     deviation of measured minus predicted, √(Σr²/(points − coefficients)), None where no point is left over;
     `leave_one_out` the root mean square of what each point misses when the others predict it, over the points
     that can be left out, None where none can.
+    `covariance` is that of the coefficients (`linear`, then `mixed`): (XᵀX)⁻¹ with each row divided by its standard
+    error where these are known, σ̂²(XᵀX)⁻¹ with σ̂ the `residual` where they are not, None where there is neither;
+    `errors_from` says which: "errors", "residuals", None. `chi_square` is Σ(r/error)², to be held against
+    points − coefficients (much more: it is no quadratic), None without errors or with no point left over.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -30,6 +35,9 @@ class Surrogate:
     leave_one_out: tuple[float | None, ...]
     points: int
     weighted: tuple[bool, ...]
+    covariance: tuple[Matrix | None, ...]
+    errors_from: tuple[str | None, ...]
+    chi_square: tuple[float | None, ...]
 
     @property
     def coefficients(self) -> int:
@@ -40,15 +48,39 @@ class Surrogate:
         """R̂(λ), one value per reward. Raises ValueError for a λ of another number of ingredients."""
         if len(mix) != len(self.linear[0]):
             raise ValueError(f"a λ of {len(mix)} for {len(self.linear[0])} ingredients")
-        row = _row(mix, self.pairs)
+        row = scheffe_row(mix, self.pairs)
         return tuple(
             math.fsum(b * x for b, x in zip((*linear, *mixed), row, strict=True))
             for linear, mixed in zip(self.linear, self.mixed, strict=True)
         )
 
+    def predicted_errors(self, mix: Mix) -> tuple[float | None, ...]:
+        """√(xᵀΣx), the standard error of R̂(λ) per reward: of the surface, not of a new measurement on it.
 
-def _row(mix: Mix, pairs: Sequence[tuple[int, int]]) -> list[float]:
-    return [*map(float, mix), *(float(mix[i] * mix[j]) for i, j in pairs)]
+        What a quadratic cannot follow is no part of it. Raises ValueError like `predict`.
+        """
+        if len(mix) != len(self.linear[0]):
+            raise ValueError(f"a λ of {len(mix)} for {len(self.linear[0])} ingredients")
+        row = scheffe_row(mix, self.pairs)
+        return tuple(None if matrix is None else _deviation(row, matrix) for matrix in self.covariance)
+
+    def coefficient_errors(self) -> tuple[tuple[float, ...] | None, ...]:
+        """The standard errors of β per reward, `linear`, then `mixed`: a βᵢⱼ within two of 0 has no known sign."""
+        return tuple(
+            None if matrix is None else tuple(math.sqrt(matrix[c][c]) for c in range(len(matrix)))
+            for matrix in self.covariance
+        )
+
+
+def _deviation(row: Sequence[float], matrix: Matrix) -> float:
+    parts = (x * math.fsum(m * y for m, y in zip(line, row, strict=True)) for x, line in zip(row, matrix, strict=True))  # fmt: skip
+    return math.sqrt(max(0.0, math.fsum(parts)))
+
+
+def scheffe_row(mix: Mix, pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """λᵢ, then λᵢλⱼ in the order of `pairs`: what the coefficients are multiplied with."""
+    shares = [float(share) for share in mix]
+    return [*shares, *(shares[i] * shares[j] for i, j in pairs)]
 
 
 def fit(
@@ -70,19 +102,26 @@ def fit(
     pairs = tuple(combinations(range(size), 2))
     closed = _closed(mixes, values, pairs)
     if closed is not None:
-        none: tuple[float | None, ...] = (None,) * len(values[0])
-        unweighted = (False,) * len(values[0])
-        return Surrogate(pairs, closed[0], closed[1], none, none, len(mixes), unweighted)
+        linear, mixed, order = closed
+        none: tuple[None, ...] = (None,) * len(linear)
+        spread = tuple(
+            _propagated(pairs, size, [row[k] for row in _at(errors, order)]) for k in range(len(linear))
+        )
+        told = tuple("errors" if matrix else None for matrix in spread)
+        return Surrogate(
+            pairs, linear, mixed, none, none, len(mixes), (False,) * len(linear), spread, told, none
+        )
     import numpy as np
 
-    design = np.array([_row(mix, pairs) for mix in mixes], dtype=np.float64)
+    design = np.array([scheffe_row(mix, pairs) for mix in mixes], dtype=np.float64)
     if len(mixes) < design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
         return None
-    fits = []
+    fits: list[_Fit] = []
+    decompositions: dict[bytes, tuple[Any, Any]] = {}
     for k in range(len(values[0])):
         column = np.array([point[k] for point in values], dtype=np.float64)
         known = [row[k] for row in errors] if errors is not None else []
-        fits.append(_least_squares(design, column, [e for e in known if e]))
+        fits.append(_least_squares(design, column, [e for e in known if e], decompositions))
     return Surrogate(
         pairs,
         tuple(found.beta[:size] for found in fits),
@@ -91,6 +130,9 @@ def fit(
         tuple(found.leave_one_out for found in fits),
         len(mixes),
         tuple(found.weighted for found in fits),
+        tuple(found.covariance for found in fits),
+        tuple(found.errors_from for found in fits),
+        tuple(found.chi_square for found in fits),
     )
 
 
@@ -112,26 +154,49 @@ def _check(
 
 def _closed(
     mixes: Sequence[Mix], values: Sequence[Sequence[float]], pairs: Sequence[tuple[int, int]]
-) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]] | None:
+) -> tuple[Matrix, Matrix, list[int]] | None:
+    """(βᵢ, βᵢⱼ, which points are the vertices and then the middles); None for any other design."""
     size = len(mixes[0])
     if len(mixes) != size + len(pairs):
         return None
     half = Fraction(1, 2)
-    measured: Mapping[tuple[Fraction, ...], Sequence[float]] = {
-        tuple(map(Fraction, mix)): row for mix, row in zip(mixes, values, strict=True)
-    }
+    places = {tuple(map(Fraction, mix)): k for k, mix in enumerate(mixes)}
     vertices = [tuple(Fraction(i == j) for j in range(size)) for i in range(size)]
     middles = [tuple(half if k in pair else Fraction(0) for k in range(size)) for pair in pairs]
-    if measured.keys() != {*vertices, *middles}:
+    if places.keys() != {*vertices, *middles}:
         return None
+    order = [places[mix] for mix in (*vertices, *middles)]
     linear, mixed = [], []
     for k in range(len(values[0])):
-        beta = tuple(measured[vertex][k] for vertex in vertices)
-        linear.append(beta)
-        mixed.append(
-            tuple(4 * measured[m][k] - 2 * beta[i] - 2 * beta[j] for m, (i, j) in zip(middles, pairs, strict=True))
-        )  # fmt: skip
-    return tuple(linear), tuple(mixed)
+        column = [values[place][k] for place in order]
+        linear.append(tuple(column[:size]))
+        both = zip(column[size:], pairs, strict=True)
+        mixed.append(tuple(4 * middle - 2 * column[i] - 2 * column[j] for middle, (i, j) in both))
+    return tuple(linear), tuple(mixed), order
+
+
+def _at(
+    errors: Sequence[Sequence[float | None]] | None, order: Sequence[int]
+) -> list[Sequence[float | None]]:
+    return [] if errors is None else [errors[place] for place in order]
+
+
+def _propagated(pairs: Sequence[tuple[int, int]], size: int, errors: Sequence[float | None]) -> Matrix | None:
+    """The covariance of the closed form's coefficients: C·diag(error²)·Cᵀ, C their weights. An error may be 0."""
+    known = [error for error in errors if error is not None and math.isfinite(error) and error >= 0]
+    if not known or len(known) != size + len(pairs):
+        return None
+    import numpy as np
+
+    weights = np.eye(len(known))
+    for row, (i, j) in enumerate(pairs, start=size):
+        weights[row, [row, i, j]] = 4.0, -2.0, -2.0
+    scaled = weights * np.array(known)
+    return _tuples(scaled @ scaled.T)
+
+
+def _tuples(matrix: Any) -> Matrix:
+    return tuple(tuple(map(float, row)) for row in matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,26 +205,43 @@ class _Fit:
     residual: float | None
     leave_one_out: float | None
     weighted: bool
+    covariance: Matrix | None
+    errors_from: str | None
+    chi_square: float | None
 
 
-def _least_squares(design: Any, column: Any, errors: Sequence[float]) -> _Fit:
-    """Weighted where there is an error for every row; residuals are in the reward's unit either way."""
+def _least_squares(
+    design: Any, column: Any, errors: Sequence[float], decompositions: dict[bytes, tuple[Any, Any]]
+) -> _Fit:
+    """Weighted where there is an error for every row; residuals are in the reward's unit either way.
+
+    `decompositions` remembers those of weights that came before: most rewards have the same.
+    """
     import numpy as np
 
     rows, columns = design.shape
     weighted = len(errors) == rows and all(error > 0 and math.isfinite(error) for error in errors)
     # The largest weight is 1, so that no square of a tiny error leaves the range of floats.
     roots = min(errors) / np.array(errors) if weighted else np.ones(rows)
-    q, r = np.linalg.qr(design * roots[:, None])
+    key = roots.tobytes()
+    if key not in decompositions:
+        decompositions[key] = np.linalg.qr(design * roots[:, None])
+    q, r = decompositions[key]
     beta = np.linalg.solve(r, q.T @ (column * roots))
     misses = column - design @ beta
     spare = rows - columns
     leverage = np.einsum("ij,ij->i", q, q)
     free = leverage < 1 - _DEPENDS_ON_ONE
     left_out = misses[free] / (1 - leverage[free])
+    residual = float(np.sqrt(misses @ misses / spare)) if spare else None
+    unit = min(errors) if weighted else residual
+    inverse = np.linalg.solve(r, np.eye(columns)) * (0.0 if unit is None else unit)
     return _Fit(
         tuple(map(float, beta)),
-        float(np.sqrt(misses @ misses / spare)) if spare else None,
+        residual,
         float(np.sqrt(np.mean(left_out**2))) if free.any() else None,
         weighted,
+        None if unit is None else _tuples(inverse @ inverse.T),
+        "errors" if weighted else None if unit is None else "residuals",
+        float(((misses / np.array(errors)) ** 2).sum()) if weighted and spare else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rsoup.errors import UsageError, listing, show
-from rsoup.gate.values import Row, Table
+from rsoup.measured.values import Row, Table
 from rsoup.mix import parse_number
 
 

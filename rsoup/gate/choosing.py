@@ -10,7 +10,7 @@ from rsoup.errors import UsageError, listing, show
 from rsoup.gate.asked import baseline_row
 from rsoup.gate.judging import GateResult, Judgement, judge, margin
 from rsoup.gate.requirements import Condition, NoWorse, Require
-from rsoup.gate.values import Measured, Quality, Row, Table
+from rsoup.measured.values import Measured, Quality, Row, Table
 
 
 @dataclass(frozen=True, slots=True)

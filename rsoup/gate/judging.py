@@ -10,8 +10,8 @@ from typing import Final
 
 from rsoup.errors import GateError, Problem, show
 from rsoup.gate.requirements import Condition, Require
-from rsoup.gate.student import two_sided
-from rsoup.gate.values import Measured
+from rsoup.measured.student import two_sided
+from rsoup.measured.values import Measured
 
 MET: Final = "met"
 NOT_MET: Final = "not met"

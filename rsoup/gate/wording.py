@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from rsoup.gate.judging import MET, NOT_MET, UNDECIDED, GateResult, Judgement
 from rsoup.gate.requirements import Require
-from rsoup.gate.values import Measured
+from rsoup.measured.values import Measured
 
 _DIGITS = 6
 _MOST_PLACES = 12

@@ -10,8 +10,10 @@ from typing import Final
 
 from rsoup.errors import UsageError, show
 from rsoup.mix import parse_number
+from rsoup.report.page_samples import Left, left
 
 SCHEMA: Final = "rsoup-metrics/1"
+Series = tuple[int | None, str]  # training step and scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,10 @@ class Row:
     seconds: float | None
     command: str | None
     origin: str
+    left: Left
 
     @property
-    def series(self) -> tuple[int | None, str]:
+    def series(self) -> Series:
         """What it shares a line with: points of one training step and one scale."""
         return self.step, self.scale
 
@@ -64,10 +67,25 @@ class Document:
     notes: tuple[str, ...]
 
     @property
-    def series(self) -> list[tuple[int | None, str]]:
+    def measured(self) -> list[Row]:
+        """The points that have scores; their places here are their numbers in the page."""
+        return [row for row in self.rows if row.select]
+
+    @property
+    def series(self) -> list[Series]:
         """Every (training step, scale) there is, steps ascending, in the order of the points otherwise."""
         found = list(dict.fromkeys(row.series for row in self.rows))
         return sorted(found, key=lambda key: (key[0] is not None, key[0] or 0))
+
+    @property
+    def steps(self) -> list[int | None]:
+        """Every training step, ascending."""
+        return list(dict.fromkeys(step for step, _ in self.series))
+
+    @property
+    def scales(self) -> list[str]:
+        """Every scale, ascending."""
+        return sorted({row.scale for row in self.rows}, key=parse_number)
 
 
 def read(document: Mapping[str, object]) -> Document:
@@ -130,7 +148,7 @@ def _row(point: Mapping[str, object], ingredients: tuple[str, ...]) -> Row:
         str(point["point"]),
         tuple(map(parse_number, shown)),
         shown,
-        str(point.get("scale") or "1"),
+        _scale(point.get("scale")),
         None if step is None else int(_number(step)),
         str(point["status"]),
         _scores(point.get("select")),
@@ -141,7 +159,15 @@ def _row(point: Mapping[str, object], ingredients: tuple[str, ...]) -> Row:
         None if seconds is None else _number(seconds),
         _text(point.get("command")),
         str(point.get("origin") or ""),
+        left(point),
     )
+
+
+def _scale(value: object) -> str:
+    """The scale as it is written; a number, or it cannot be put in order."""
+    text = str(value or "1")
+    parse_number(text)
+    return text
 
 
 def _scores(scores: object) -> dict[str, Measured]:

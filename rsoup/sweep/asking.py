@@ -16,7 +16,7 @@ from rsoup.sweep import harness, placeholders
 from rsoup.sweep.grid import points_of
 from rsoup.sweep.score import Metric
 from rsoup.sweep.series import is_pattern
-from rsoup.sweep.spec import STRATEGIES, Design, EvaluatorSpec, SweepSpec
+from rsoup.sweep.spec import STRATEGIES, TRACKERS, Design, EvaluatorSpec, SweepSpec, Track
 
 RESERVED: Final = ("point", "scale", "step", "seed", "split", "status", "front")
 _DIRECTIONS: Final = {
@@ -94,6 +94,18 @@ def parse_count(text: str, what: str, *, least: int = 1) -> int:
     return int(text)
 
 
+def parse_track(text: str) -> Track:
+    """`trackio`, `wandb` or `mlflow`, and `:PROJECT` if it is not called rsoup. Raises UsageError E0273."""
+    tracker, colon, project = text.partition(":")
+    pattern = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+    if tracker != "trackio":
+        pattern = f"({pattern}/)?{pattern}"
+    if tracker not in TRACKERS or (colon and not re.fullmatch(pattern, project)):
+        what = f"'{show(text)}' is no tracker with a project"
+        raise UsageError("E0273", what, hint=f"{', '.join(TRACKERS)}; with a project: wandb:my-sweeps")
+    return Track(tracker, project) if colon else Track(tracker)
+
+
 def parse_mixes(texts: Sequence[str], request: Request) -> tuple[tuple[Fraction, ...], ...]:
     """λ as `--lambda` takes it, one text per point, each checked as a merge's. Raises UsageError E0201 to E0206."""
     found = []
@@ -124,13 +136,14 @@ def make_spec(
     refine: int = 0,
     repeats: int = 1,
     report_repeats: int = 0,
+    track: Track | None = None,
 ) -> SweepSpec:
     """The sweep that was asked for, if its parts go together. Raises UsageError E0206, E0210, E0250 to E0235."""
     series = tuple(
         i.name for i in request.ingredients if len(i.checkpoints) == 1 and is_pattern(i.checkpoints[0])
     )
     spec = SweepSpec(
-        request, tuple(evaluators), design, series, strategy, metric, accept_equal, refine, repeats, report_repeats
+        request, tuple(evaluators), design, series, strategy, metric, accept_equal, refine, repeats, report_repeats, track
     )  # fmt: skip
     _check_soups(spec)
     _check_evaluators(spec)

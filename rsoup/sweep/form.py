@@ -17,7 +17,7 @@ from rsoup.sweep.mixes_csv import read_mixes
 from rsoup.sweep.score import Metric
 from rsoup.sweep.spec import OUTPUT_BYTES, STRATEGIES, Design, EvaluatorSpec, SweepSpec
 
-KEYS: Final = ("points", "strategy", "metric", "accept_equal", "evaluate", "repeats", "report")
+KEYS: Final = ("points", "strategy", "metric", "accept_equal", "evaluate", "repeats", "report", "track")
 POINT_KEYS: Final = (
     *("grid", "scheffe", "list", "csv", "random", "sobol", "seed", "through", "scales", "refine"),
 )
@@ -64,12 +64,14 @@ class SweepForm(Form):
             if key in self.own
         }
         metric = self._one("metric", str)
-        equal = self._one("accept_equal", str) == "true"
+        equal = self._one("accept_equal", self._choice(("true", "false"))) == "true"
+        track = self._one("track", asking.parse_track)
         self._problems.check()
         try:
             return asking.make_spec(
                 self.request, self.evaluators, self.design, strategy=self.strategy, metric=metric, accept_equal=equal,
                 refine=self.refine, repeats=counts.get("repeats", 1), report_repeats=counts.get("report", 0),
+                track=track,
             )  # fmt: skip
         except UsageError as error:
             message, hint = spoken(error)
@@ -179,11 +181,12 @@ class SweepForm(Form):
         )
 
     def _metrics(self, node: Node | None, *, guard: bool) -> list[Metric]:
+        """A list as the command line takes each, or a mapping by name."""
         if node is None:
             return []
         if node.kind != "mapping":
             items = self._items(node, "[helpful, harmless]", least=1)
-            found = [self._value(item, lambda text: asking.metric(text, guard=guard)) for item in items]
+            found = [self._value(item, lambda text: asking.parse_metric(text, guard=guard)) for item in items]
             return [metric for metric in found if metric is not None]
         return [metric for name, value in node.pairs if (metric := self._metric(name, value, guard=guard))]
 

@@ -28,12 +28,9 @@ from rsoup.sweep.point import Point
 from rsoup.sweep.processes import Outcome, Process
 from rsoup.sweep.scores import EvaluationFailed
 from rsoup.sweep.spec import EvaluatorSpec
+from rsoup.sweep.starting import starter_of
 
-_ROOT: Final = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-_STARTER: Final = (  # this rsoup and no other, whatever lies in the folder
-    f"import sys; sys.path[:1] = [{_ROOT!r}]; import rsoup.sweep.function_worker as worker; "
-    "del sys.path[0]; worker.main(sys.argv[1:])"
-)
+_STARTER: Final = starter_of("function_worker")
 _ANSWER_BYTES: Final = 1 << 20
 _LOOK_SECONDS: Final = 0.05
 

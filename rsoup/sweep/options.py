@@ -15,13 +15,14 @@ class RunOptions:
 
     `environments` are one per worker, `budget_seconds` the time after which no evaluation is begun or goes on,
     `retries` how often a failed evaluation is tried again at once, `max_failures` how many may fail before the
-    run gives up.
+    run gives up. Without that, `first_failures` are enough while nothing at all is measured.
     """
 
     environments: Sequence[dict[str, str]] = ({},)
     budget_seconds: float | None = None
     retries: int = 0
     max_failures: int | None = None
+    first_failures: int | None = None
     threads: int | None = None
 
 

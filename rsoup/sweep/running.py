@@ -88,12 +88,6 @@ class Run:
     def _tick(self) -> None:
         with self.board.changed:
             self.board.changed.wait(_TICK_SECONDS)
-            if (
-                self.board.failures > (self.options.max_failures or 0)
-                and self.options.max_failures is not None
-            ):
-                self.ended = "failures"
-                self._stop.set()
         left = self._left()
         if left is not None and left <= 0:
             self.ended = "budget"
@@ -239,6 +233,18 @@ class Run:
         if found.failure is not None:
             with self.board.changed:
                 self.board.failed(key)
+                self._check_failures()
+
+    def _check_failures(self) -> None:
+        """End the run where too much has failed; with `changed` held."""
+        limit, first, failures = self.options.max_failures, self.options.first_failures, self.board.failures
+        over = limit is not None and failures > limit
+        if limit is None and first is not None and failures >= first:
+            self.board.look()
+            over = not any(outcome.select for outcome in self.board.known.values())
+        if over:
+            self.ended = "failures"
+            self._stop.set()
 
     def _task(self, job: Job, attempt: int) -> Task:
         """Where the evaluation reads and writes; its folder is empty, its log its own."""

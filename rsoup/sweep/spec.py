@@ -9,6 +9,7 @@ from typing import Final
 from rsoup.request import Request
 from rsoup.sweep.score import Metric
 
+TRACKERS: Final = ("trackio", "wandb", "mlflow")
 STRATEGIES: Final = ("points", "greedy", "uniform")
 OUTPUT_BYTES: Final = 64 << 20
 
@@ -52,12 +53,26 @@ class EvaluatorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Track:
+    """The experiment tracker a sweep is mirrored to, and the project there (wandb: ENTITY/PROJECT, too)."""
+
+    tracker: str
+    project: str = "rsoup"
+
+    @property
+    def text(self) -> str:
+        """As `--track` takes it."""
+        return f"{self.tracker}:{self.project}"
+
+
+@dataclass(frozen=True, slots=True)
 class SweepSpec:
     """A sweep as it was asked for, checked part by part.
 
     `request` is the soup without its λ. `series` are the names of ingredients whose checkpoint is a pattern
     (`run/checkpoint-*`), one front per training step. `metric` is what `greedy` improves; `accept_equal`
-    keeps what is as good. `report_repeats` are evaluations of the front's points with other seeds.
+    keeps what is as good. `report_repeats` are evaluations of the front's points with other seeds. `track` is where
+    the results are mirrored, which changes nothing of them.
     """
 
     request: Request
@@ -70,6 +85,7 @@ class SweepSpec:
     refine: int = 0
     repeats: int = 1
     report_repeats: int = 0
+    track: Track | None = None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

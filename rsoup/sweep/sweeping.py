@@ -26,6 +26,7 @@ from rsoup.sweep.shelf import Shelf
 from rsoup.sweep.spec import SweepSpec
 from rsoup.sweep.study import Keys, Study, changes, state_of
 from rsoup.sweep.sweep_yaml import dump
+from rsoup.sweep.tracking import check_installed, mirrored_to
 
 _FAILURE_LENGTH = 240
 KEEPS = ("none", "front", "best", "all")
@@ -35,7 +36,8 @@ KEEPS = ("none", "front", "best", "all")
 class SweepResult:
     """What a sweep found: the folder, the document of metrics.json, how it `ended` (complete, failures, budget).
 
-    `evaluated` is how many evaluations this run added, `failed` how many points could not be measured.
+    `evaluated` is how many evaluations this run added, `failed` how many points could not be measured, `notes` what
+    went wrong beside the sweep.
     """
 
     folder: str
@@ -44,6 +46,7 @@ class SweepResult:
     evaluated: int
     failed: int
     soups: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +147,18 @@ def sweep(
 
     Soups are written in batches from one reading of the checkpoints, evaluated and deleted (`keep`: none, front,
     best, all; None: as before, none at first); evaluators that are Python functions need none. Every result is on the disk as soon as it is there.
-    `where` is the folder in which evaluators run. Raises what `opened` and a merge raise.
+    `where` is the folder in which evaluators run. Raises what `opened` and a merge raise, UsageError E0272 and E0274
+    for a tracker that cannot be used; one that fails later is a note of the result.
     """
     options = options or RunOptions()
+    check_installed(spec.track)
+    place = os.path.abspath(where or ".")
     if keep is None:
         keep = str(_state(os.path.abspath(os.fspath(out))).get("keep", "none"))
     found = opened(
         spec,
         os.fspath(out),
-        where=os.path.abspath(where or "."),
+        where=place,
         accept_changes=accept_changes,
         retries=options.retries,
         keep=keep,
@@ -165,17 +171,19 @@ def sweep(
         shelf = Shelf(study, found.inputs, soup_nbytes(study, board), scratch_nbytes)
     run = Run(study, board, shelf, found.evaluators, options, on_tick=on_tick, progress=progress)
     kept: list[str] = []
-    try:
-        run.run()
-        board.look()
-        if run.ended == "complete":
-            kept = _keep(study, board, shelf, keep, options, progress)
-    finally:
-        board.look()
-        document = summary.write(study, board, notes_of(study, found.ledger))
+    notes: list[str] = []
+    with mirrored_to(spec.track, study.folder, study.names, where=place, notes=notes):
+        try:
+            run.run()
+            board.look()
+            if run.ended == "complete":
+                kept = _keep(study, board, shelf, keep, options, progress)
+        finally:
+            board.look()
+            document = summary.write(study, board, notes_of(study, found.ledger))
     failed = sum(outcome.status == "failed" for outcome in board.known.values())
     added = len(found.ledger.records()) - before
-    return SweepResult(study.folder, document, run.ended, added, failed, tuple(kept))
+    return SweepResult(study.folder, document, run.ended, added, failed, tuple(kept), tuple(notes))
 
 
 def notes_of(study: Study, ledger: Ledger) -> list[str]:
@@ -258,5 +266,7 @@ def check_ended(result: SweepResult) -> None:
                 Problem(f"{point['point']} ({point['log']})", _ends(str(point["failure"])))
                 for point in failed[:10]
             ),
-            hint="the others are kept; run the same command again to retry only these",
+            hint="the others are kept; run the same command again to retry only these"
+            if any(point["status"] == "done" for point in points)
+            else "run the same command again when it is mended; --max-failures N goes on beyond N failures",
         )

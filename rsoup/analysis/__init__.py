@@ -1,0 +1,1 @@
+"""What measured points say: the front, its measures and the paper's hypotheses, from a table to one document."""

@@ -1,0 +1,131 @@
+"""Everything `rsoup front` finds out, as one document: definitions, figures, intervals, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rsoup.analysis.along import along
+from rsoup.analysis.compared import Other, compared
+from rsoup.analysis.connected import connected
+from rsoup.analysis.data import Data, lambda_of
+from rsoup.analysis.experts import experts
+from rsoup.analysis.measures import Noise, figures, membership, shapes
+from rsoup.analysis.owning import base_of
+from rsoup.analysis.predictions import predictions
+from rsoup.measured.values import Table
+from rsoup.mix import format_number
+
+SCHEMA = "rsoup-front/1"
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How the questions are asked: intervals, the tolerance of connectivity (in the experts' range), who is whose expert.
+
+    `assignment` maps rewards to ingredients, where given; `trainings` are what the soups took, default one per
+    ingredient; `base_point` is the name of the base's own point; `distances` are ‖θᵢ − θⱼ‖ between the ingredients.
+    """
+
+    noise: Noise = field(default_factory=Noise)
+    tolerance: float = 0.0
+    assignment: Mapping[str, str] | None = None
+    trainings: float | None = None
+    base_point: str | None = None
+    distances: Sequence[Sequence[float]] | None = None
+
+
+def document(
+    table: Table, data: Data, others: Sequence[Other] = (), asked: Asked | None = None
+) -> dict[str, Any]:
+    """The whole document, schema `rsoup-front/1`; equal tables and questions give equal documents."""
+    asked = asked or Asked()
+    volume, expected = figures(data, asked.noise)
+    lmc = connected(data, tolerance=asked.tolerance, confidence=asked.noise.confidence)
+    return {
+        "format": SCHEMA,
+        "table": data.shown,
+        "ingredients": list(data.ingredients),
+        "step": data.rows[0].step,
+        "split": data.split,
+        "rewards": _directions(data.rewards, data.maximise),
+        "guards": _directions(data.guards, data.guard_maximise),
+        "normalisation": _normalisation(data),
+        "points": [_point(data, i) for i in range(len(data.rows))],
+        "front": membership(data, asked.noise),
+        "hypervolume": volume,
+        "expected_reward": expected,
+        **shapes(data),
+        "connectivity": lmc,
+        **experts(
+            data,
+            asked.assignment,
+            base=base_of(data, asked.base_point),
+            distances=asked.distances,
+            others=others,
+        ),
+        "surrogate": predictions(data),
+        "compared": [compared(data, other, asked.noise, trainings=asked.trainings) for other in others],
+        "training": along(table, data, tolerance=asked.tolerance, confidence=asked.noise.confidence),
+        "notes": _notes(table, data),
+    }
+
+
+def _directions(names: Sequence[str], maximise: Sequence[bool]) -> dict[str, str]:
+    return {name: "maximise" if up else "minimise" for name, up in zip(names, maximise, strict=True)}
+
+
+def _normalisation(data: Data) -> Found:
+    return {
+        "definition": f"gain = (reward − reference) / span, turned so that more is better; {data.reference.how}",
+        "reference": dict(zip(data.rewards, data.reference.values, strict=True)),
+        "spans": dict(zip(data.rewards, data.reference.spans, strict=True)),
+    }
+
+
+def _point(data: Data, index: int) -> Found:
+    row = data.rows[index]
+    return {
+        "point": row.name,
+        "label": row.label,
+        "lambda": None
+        if row.mix is None
+        else dict(zip(data.ingredients, map(format_number, row.mix), strict=False))
+        if data.ingredients
+        else [format_number(share) for share in row.mix],
+        "scale": format_number(row.scale),
+        "rewards": {
+            name: {"value": value, "error": error, "n": count}
+            for name, value, error, count in zip(
+                data.rewards, data.values[index], data.errors[index], data.repeats[index], strict=True
+            )
+        },
+        "command": row.command,
+    }
+
+
+def _notes(table: Table, data: Data) -> list[str]:
+    """What the reader must know to read the figures right."""
+    notes = []
+    for status in ("failed", "pending"):
+        if count := sum(row.status == status for row in table.rows):
+            notes.append(
+                f"{count} {'point is' if count == 1 else 'points are'} {status} and not in these figures"
+            )
+    here = [row for row in table.done if row.step == data.rows[0].step]
+    if left := len(here) - len(data.rows):
+        notes.append(f"{left} {'point lacks' if left == 1 else 'points lack'} a reward and {'is' if left == 1 else 'are'} not in these figures")  # fmt: skip
+    if not data.has_errors:
+        notes.append(
+            "no standard errors: the values are taken as they are written, and nothing has an interval"
+        )
+    elif data.split == "select":
+        notes.append("the best of many noisy points looks better than it is: these are the values the points are chosen by; `rsoup sweep --report` measures the front again")  # fmt: skip
+    if data.ingredients and any(i is None for i in data.experts):
+        missing = [name for name, i in zip(data.ingredients, data.experts, strict=True) if i is None]
+        notes.append(f"not every expert is measured alone ({len(missing)} of {len(data.ingredients)} are not), so what compares with them is left out")  # fmt: skip
+    if any(row.mix is not None and lambda_of(row) is None for row in data.rows):
+        notes.append("soups at another scale than 1, or off the simplex, count for the front only")
+    return notes

@@ -1,0 +1,105 @@
+"""A table as the options say it: which columns, directions, training step, units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rsoup.analysis.data import Data, data_of, directed
+from rsoup.errors import UsageError, show
+from rsoup.measured.columns import Columns, parse_columns
+from rsoup.measured.table import read_table
+from rsoup.measured.values import Table
+
+_DIRECTION = re.compile(r"(?P<name>.+):(?P<way>min|minimise|minimize|max|maximise|maximize)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a command was told about its table; texts as they were typed."""
+
+    path: str
+    rewards: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+    lambda_columns: tuple[str, ...] = ()
+    name_column: str | None = None
+    step: int | None = None
+    split: str = "select"
+    reference: str | None = None
+    raw: bool = False
+    experts: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> Columns:
+        """The columns; rewards and guard metrics are those that are named, if any is."""
+        named = [name for name, _ in map(_directed, (*self.rewards, *self.guards))]
+        return parse_columns(named if self.rewards else (), self.where, self.lambda_columns, self.name_column)
+
+    def table(self) -> Table:
+        """The table with its directions. Raises what `read_table` and `directed` raise."""
+        pairs = [*map(_directed, self.rewards), *map(_directed, self.guards)]
+        return directed(
+            read_table(self.path, self.columns),
+            [name for name, _ in map(_directed, self.rewards)],
+            [name for name, _ in map(_directed, self.guards)],
+            [name for name, minimise in pairs if minimise],
+        )
+
+    def data(self, table: Table) -> Data:
+        """The points of the step and split that are meant. Raises what `data_of` raises, and UsageError E0255."""
+        if self.split not in ("select", "report"):
+            raise UsageError(
+                "E0255", f"--split '{show(self.split)}' is neither select nor report", hint="--split report"
+            )
+        return data_of(
+            table,
+            step=self.step,
+            split=self.split,
+            reference=None if self.reference is None else _numbers(self.reference),
+            normalised=not self.raw,
+        )
+
+    def assignment(self) -> Mapping[str, str] | None:
+        """Reward → ingredient, as --expert says; None where nothing is said."""
+        pairs = [text.partition("=") for text in self.experts]
+        if bad := [
+            text for text, (left, _, right) in zip(self.experts, pairs, strict=True) if not left or not right
+        ]:
+            raise UsageError(
+                "E0255", f"--expert '{show(bad[0])}' is not REWARD=INGREDIENT", hint="--expert helpful=first"
+            )
+        return {left: right for left, _, right in pairs} or None
+
+
+def _directed(text: str) -> tuple[str, bool]:
+    """`ppl:min` → ("ppl", True)."""
+    found = _DIRECTION.fullmatch(text)
+    return (text, False) if found is None else (found["name"], found["way"].startswith("min"))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.replace("_", "?").split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(abs(value) < 1e150 for value in found):
+        raise UsageError(
+            "E0255", f"--reference '{show(text)}' is no list of numbers", hint="--reference 0,-50"
+        )
+    return found
+
+
+def others_named(texts: Sequence[str]) -> list[tuple[str | None, str]]:
+    """(name or None, TABLE[:COLUMN=VALUE]) of `NAME=TABLE…`; what exists under the whole text is a path."""
+    import os
+
+    found: list[tuple[str | None, str]] = []
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        if not equals or os.path.lexists(text) or "/" in name or ":" in name or os.path.sep in name:
+            found.append((None, text))
+        else:
+            found.append((name, rest))
+    return found
