@@ -20,6 +20,7 @@ from checkpoints import related, tree, write_folder
 
 import rsoup
 from rsoup.errors import BusyError, EvaluationError, IncompatibleError, TargetError, UsageError
+from rsoup.measured.table import read_table
 from rsoup.recipe import Ingredient
 from rsoup.request import Request
 from rsoup.sweep.ledger import Ledger
@@ -459,3 +460,31 @@ def test_the_documents(place: Path) -> None:
     subprocess.run([sys.executable, "-m", *line.split()], cwd=place, check=True, capture_output=True)
     made = json.loads((place / "soup" / "rsoup.json").read_text())
     assert made["content"] == points(first)["0.5-0.5"]["soup"]
+
+
+LEAVES = """
+import json, os, sys
+exec(open("score.py").read().replace("sys.argv[1]", "sys.argv[1]"))
+with open(os.path.join(sys.argv[2], "samples.jsonl"), "w") as file:
+    file.write(json.dumps({"prompt": "why <b>?", "output": f"because x = {x}"}) + "\\n")
+"""
+
+
+def test_samples_are_on_the_page_and_distances_in_the_document(place: Path) -> None:
+    """What evaluators leave is shown, escaped, and not in metrics.json; how far the checkpoints moved is what check says."""
+    (place / "leaves.py").write_text(LEAVES)
+    result = sweep(spec_of(grid=3, run=f"{sys.executable} -S leaves.py {{model}} {{out}}"), "run")
+
+    page = (place / "run" / "report.html").read_text()
+    assert page.count("because x = ") >= 3
+    assert "why &lt;b&gt;?" in page
+    assert "because" not in (place / "run" / "metrics.json").read_text()
+    checked = rsoup.check({"a": "a", "b": "b"}, "base").measures
+    assert checked is not None
+    assert checked.total is not None
+    (about,) = result.document["distances"]  # type: ignore[misc]
+    assert about["step"] is None
+    assert about["relative"] == {
+        name: pytest.approx(value) for name, value in zip("ab", checked.total.relative, strict=True)
+    }
+    assert read_table("run").distances[None] == about["relative"]

@@ -1,4 +1,4 @@
-"""Linear mode connectivity, the paper's Hypothesis 1: is the reward of a soup at least the mean of its experts'?"""
+"""Linear mode connectivity, the paper's Hypothesis 1: a soup's reward is at least the mean of its experts', or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lemma 4: is the soup's output the average of its experts' outputs, up to the square of their distance?"""
+"""Lemma 4: the soup's output is the average of its experts' outputs, up to the square of their distance."""
 
 from __future__ import annotations
 

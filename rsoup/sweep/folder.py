@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from rsoup.errors import TargetError, show_path
 from rsoup.storage.rename import sync_folder
@@ -22,6 +24,7 @@ SOUPS: Final = "soups"
 LOGS: Final = "logs"
 OUTPUTS: Final = "outputs"
 INPUTS: Final = "inputs.json"
+DISTANCES: Final = "distances.json"
 _BEFORE_STATE = frozenset((INPUTS, SPEC, "claims"))  # what a run that was killed early leaves
 
 
@@ -106,3 +109,28 @@ def remove_soup(soup: str) -> None:
     with contextlib.suppress(OSError):
         os.rename(soup, gone)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def distances(folder: str) -> list[dict[str, Any]]:
+    """How far the checkpoints moved from the base, ‖θ − base‖/‖base‖, by training step; what merges measured so far."""
+    try:
+        with open(os.path.join(folder, DISTANCES), "rb") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return []  # it is made anew with the next soup
+    return found if isinstance(found, list) else []
+
+
+def keep_distances(
+    folder: str, step: int | None, names: Sequence[str], relative: Sequence[float | None]
+) -> None:
+    """Add what a merge measured of a training step; ingredients that it did not read are kept as they were."""
+    new = {n: v for n, v in zip(names, relative, strict=True) if v is not None and math.isfinite(v)}
+    before = distances(folder)
+    old: dict[str, float] = next((e["relative"] for e in before if e["step"] == step), {})
+    if new.items() <= old.items():
+        return
+    others = [entry for entry in before if entry["step"] != step]
+    both = [*others, {"step": step, "relative": {**old, **new}}]
+    both.sort(key=lambda entry: (entry["step"] is not None, entry["step"]))
+    write_whole(os.path.join(folder, DISTANCES), (json.dumps(both, indent=2) + "\n").encode())

@@ -106,7 +106,11 @@ class Shelf:
         recipes = [(self._study.recipe(point), self._study.soup(point)) for point in points]
         for _, soup in recipes:
             folders.remove_soup(soup)  # of other checkpoints, or of a run that was killed
-        merge_many(recipes, threads=threads, progress=progress)
+        results = merge_many(recipes, threads=threads, progress=progress)
+        for point, (recipe, _), result in zip(points, recipes, results, strict=True):
+            if result.distances is not None:
+                names = [name for name, _ in recipe.checkpoints()]
+                folders.keep_distances(self._study.folder, point.step, names, result.distances.relative)
         for point, (_, soup) in zip(points, recipes, strict=True):
             folders.write_whole(_key_file(soup), self._key(point).encode())
 

@@ -47,6 +47,7 @@ def document(study: Study, board: Board, notes: Sequence[str]) -> dict[str, obje
         "best": None if best is None else best.name,
         "hypervolume": hypervolume(study, known, up),
         "greedy": _greedy(study, board),
+        "distances": folders.distances(study.folder),
         "notes": list(notes),
     }
 
@@ -123,9 +124,7 @@ def table(found: Mapping[str, object], study: Study) -> str:
         f"{name}{ending}" for name in metrics for ending in ("", "_stderr", "_report", "_report_stderr")
     ]
     writer.writerow(["point", *(f"lambda_{name}" for name in study.names), "scale", "step", "status", "front", *columns])  # fmt: skip
-    points = found["points"]
-    assert isinstance(points, list)
-    for point in points:
+    for point in points_of(found):
         cells = []
         for name in metrics:
             for split in ("select", "report"):
@@ -134,6 +133,25 @@ def table(found: Mapping[str, object], study: Study) -> str:
         shares = list(point["lambda"].values())
         writer.writerow([point["point"], *shares, point["scale"], point["step"], point["status"], int(point["front"]), *cells])  # fmt: skip
     return stream.getvalue()
+
+
+def points_of(found: Mapping[str, object]) -> list[dict[str, Any]]:
+    """The points of a document."""
+    points = found["points"]
+    assert isinstance(points, list)
+    return points
+
+
+def left_by(study: Study, point: Mapping[str, object]) -> dict[str, object]:
+    """Samples and images that an evaluation of the point left, the first one's that left any."""
+    from rsoup.report.page_samples import collect
+
+    folder = os.path.join(study.folder, folders.OUTPUTS, str(point["point"]))
+    try:
+        names = sorted(os.listdir(folder), key=lambda name: (not name.startswith("select"), name))
+    except OSError:
+        return {}
+    return next((left for name in names if (left := collect(os.path.join(folder, name)))), {})
 
 
 def write(study: Study, board: Board, notes: Sequence[str]) -> dict[str, object]:
@@ -145,7 +163,8 @@ def write(study: Study, board: Board, notes: Sequence[str]) -> dict[str, object]
     text = json.dumps(found, indent=2, allow_nan=False) + "\n"
     folders.write_whole(os.path.join(study.folder, folders.METRICS), text.encode())
     folders.write_whole(os.path.join(study.folder, folders.POINTS), table(found, study).encode())
-    folders.write_whole(os.path.join(study.folder, folders.PAGE), page(found).encode())
+    shown = {**found, "points": [point | left_by(study, point) for point in points_of(found)]}
+    folders.write_whole(os.path.join(study.folder, folders.PAGE), page(shown).encode())
     names = found["front"]
     assert isinstance(names, list)
     recipes = os.path.join(study.folder, "recipes")
