@@ -44,8 +44,12 @@ def test_three_failures_and_no_success_are_enough(place: Path, jobs: str) -> Non
     done = run("--jobs", jobs)
 
     assert done.returncode == 5
-    assert statuses() == ["failed"] * 3
-    assert "3 of 11 points could not be measured, and 8 were not tried any more" in done.stderr
+    ended = len(statuses())  # another may have been under way when the third one failed
+    assert statuses() == ["failed"] * ended
+    assert 3 <= ended < 3 + int(jobs)
+    assert (
+        f"{ended} of 11 points could not be measured, and {11 - ended} were not tried any more" in done.stderr
+    )
     assert "no such module: vllm" in done.stderr
     assert "--max-failures N" in done.stderr
 

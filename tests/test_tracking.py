@@ -236,6 +236,27 @@ def test_a_tracker_that_fails_changes_nothing(place: Path, monkeypatch: pytest.M
     assert len(told("found")) == 1
 
 
+def test_a_tracker_that_cannot_be_started_is_a_note(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process to be had for it: the sweep is complete, and the next one sends all."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "Process", failing)
+        (note,) = sweep(spec_of(3), "run").notes
+    assert "Resource temporarily unavailable" in note
+    assert sweep(spec_of(3), "run").notes == ()
+    assert [step for step, _ in told("log")] == [0, 1, 2]
+
+
+def test_a_tracker_that_begins_late_still_gets_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep does not wait for an import without end, and what begins late sends all in the end."""
+    monkeypatch.setattr(tracking, "IMPORT_SECONDS", 0.0)
+    assert sweep(spec_of(3), "run").notes == ()
+    assert [step for step, _ in told("log")] == [0, 1, 2]
+
+
 def test_what_it_prints_is_in_its_log(place: Path) -> None:
     """stdout holds the result and nothing else, also as JSON; the option, and `none` against it."""
     line = [sys.executable, "-m", "rsoup", "sweep", "a", "b", "--base", "base", "--grid", "3", "--function", "scorer:rewards", "--reward", "up", "--reward", "down", "-o", "run", "--json"]  # fmt: skip

@@ -68,7 +68,7 @@ def selected(data: Data, wish: Wish) -> Selected:
     """The candidates of every rule; the measured one is the point of the largest utility that meets the constraints.
 
     Chosen by the values of `data`, which are those of the select split unless it was asked for the other. Raises
-    UsageError E0265 where no point has a utility and meets the constraints.
+    UsageError E0271 where no point has a utility and meets the constraints.
     """
     worths = tuple(_worth(data, wish, i) for i in range(len(data.rows)))
     allowed = tuple(not unmet(wish.constraints, _measured(data, i)) for i in range(len(data.rows)))
@@ -77,7 +77,7 @@ def selected(data: Data, wish: Wish) -> Selected:
     )
     if not ranking.order:
         raise UsageError(
-            "E0265", _nothing(worths, allowed, wish), where=data.shown,
+            "E0271", _nothing(worths, allowed, wish), where=data.shown,
             hint="a weaker --require, or more points: rsoup sweep --refine 5",
         )  # fmt: skip
     best = ranking.order[0]

@@ -48,7 +48,14 @@ def mirrored_to(
     if track is None:
         yield
         return
-    mirror = Mirror(track, folder, names, where=where)
+    try:
+        mirror = Mirror(track, folder, names, where=where)
+    except OSError as error:
+        notes.append(
+            f"nothing is in {track.tracker}: its process cannot be started: {error.strerror or error}"
+        )
+        yield
+        return
     seconds = HURRY_SECONDS
     try:
         yield
@@ -61,7 +68,8 @@ def mirrored_to(
 class Mirror:
     """The mirror of the sweep in `folder`, begun; `names` are its ingredients, `where` the folder its evaluators run in.
 
-    Raises UsageError E0272 if the package cannot be imported, E0274 if it would ask who logs in.
+    Raises UsageError E0272 if the package cannot be imported, E0274 if it would ask who logs in, OSError where no
+    process can be made.
     """
 
     def __init__(self, track: Track, folder: str, names: Sequence[str], *, where: str) -> None:
@@ -89,7 +97,10 @@ class Mirror:
                 with contextlib.suppress(OSError):  # it may have ended
                     os.write(self._requests, b"over\n")
             self._let_go()
+            deadline = time.monotonic() + seconds
             answer = self._answer(seconds)
+            if "ready" in answer:  # it took long to begin
+                answer = self._answer(deadline - time.monotonic())
         finally:
             running = self._process.running
             self._end()
