@@ -20,6 +20,7 @@ from rsoup.analysis.document import Asked, document
 from rsoup.analysis.drawn import KINDS, Subject, drawn
 from rsoup.analysis.measures import Noise
 from rsoup.cli import front as command
+from rsoup.cli.front_outputs import Outputs
 from rsoup.cli.reading import Reading
 from rsoup.console import Console
 from rsoup.errors import GateError, RsoupError, TargetError, UsageError
@@ -94,7 +95,7 @@ def ran(
     code = command.run(
         Reading(path, **reading),
         questions or command.Questions(draws=200),
-        command.Outputs(tuple(plots), figures, page, smooth=True, overwrite=overwrite),
+        Outputs(tuple(plots), figures, page, smooth=True, overwrite=overwrite),
         console=Console(as_json=as_json, quiet=quiet, out=out, err=err),
     )
     return code, out.getvalue(), err.getvalue()

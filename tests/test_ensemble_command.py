@@ -59,7 +59,7 @@ def test_the_gap_is_its_definition(files: Path) -> None:
     ("code", "changes"),
     [
         ("E0257", {"mix": "1"}),
-        ("E0203", {"mix": "0.5,0.6"}),
+        ("E0257", {"mix": "0.5,0.6"}),
         ("E0257", {"labels": "soup.npy"}),
         ("E0257", {"labels": "far.npy"}),
         ("E0257", {"soup": "nothing.npy"}),

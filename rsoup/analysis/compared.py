@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rsoup.analysis.data import Data, relative
+from rsoup.analysis.data import Data, relative, steps_of
 from rsoup.analysis.measures import Noise, interval
 from rsoup.errors import UsageError, listing, show
 from rsoup.front import advantage as curves
@@ -57,7 +57,9 @@ def other_of(name: str, table: Table, data: Data, *, trainings: float = 1) -> Ot
                 where=table.shown,
                 hint="compare like with like",
             )
-    rows = [row for row in table.done if all(reward in _scores(row, data) for reward in data.rewards)]
+    rows = [
+        row for row in _of_step(table, data) if all(reward in _scores(row, data) for reward in data.rewards)
+    ]
     if not rows:
         raise UsageError(
             "E0256", "no point of it has every reward", where=table.shown,
@@ -65,6 +67,7 @@ def other_of(name: str, table: Table, data: Data, *, trainings: float = 1) -> Ot
         )  # fmt: skip
     if all(row.mix is not None for row in rows):
         rows.sort(key=lambda row: row.mix or (), reverse=True)
+    rows = [_called(row, table) for row in rows]
     scores = [[_scores(row, data)[reward] for reward in data.rewards] for row in rows]
     return Other(
         name,
@@ -74,6 +77,25 @@ def other_of(name: str, table: Table, data: Data, *, trainings: float = 1) -> Ot
         tuple(tuple(score.repeats for score in row) for row in scores),
         trainings,
     )
+
+
+def _of_step(table: Table, data: Data) -> list[Row]:
+    """The measured points of the training step that `data` is about; all of them where they have but one step."""
+    steps, mine = steps_of(table), data.rows[0].step
+    if len(steps) > 1 and mine not in steps:
+        raise UsageError(
+            "E0256", f"it has {len(steps)} training steps, and checkpoints of one run are no trainings of their own",
+            where=table.shown, hint=f"take one of them: TABLE:step={steps[-1]}",
+        )  # fmt: skip
+    return [row for row in table.done if len(steps) < 2 or row.step == mine]
+
+
+def _called(row: Row, table: Table) -> Row:
+    """A checkpoint that was swept by itself goes by its own name."""
+    alone = row.expert
+    if row.label is not None or alone is None or alone >= len(table.ingredients):
+        return row
+    return replace(row, label=table.ingredients[alone])
 
 
 def _scores(row: Row, data: Data) -> Mapping[str, Measured]:
@@ -187,7 +209,12 @@ def _advantage(
         "definition": "expected reward (two rewards) or hypervolume (more) of the soups, less that of M of the others: M equally spaced (the paper's), M nested, and the mean over all choices of M",
         "measure": "expected_reward" if two else "hypervolume",
         "soups": {"value": found.ours, "trainings": found.cost.trainings, "evaluations": found.cost.evaluations},
-        "worth": {"average": average, "spaced": spaced, "of": len(theirs)},
+        "worth": {
+            "average": average,
+            "average_between": list(found.worth_between(lambda row: row.average)) if known else None,
+            "spaced": spaced,
+            "of": len(theirs),
+        },
         "curve": [
             {
                 "trainings": row.trainings,

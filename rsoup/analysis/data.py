@@ -86,7 +86,7 @@ def directed(table: Table, rewards: Sequence[str], guards: Sequence[str], minimi
                 "E0254",
                 f"the table says that more '{show(name)}' is better",
                 where=table.shown,
-                hint="leave --minimise out for a table that knows its directions",
+                hint=f"--reward {show(name)}, without :min: this table knows its directions",
             )
         guard = (
             name in guards
@@ -127,11 +127,12 @@ def data_of(
     steps = steps_of(table)
     wanted = steps[-1] if step is None and steps else step
     if steps and wanted not in steps:
+        known = [str(s) for s in steps if s is not None]
         raise UsageError(
             "E0255",
             f"no point of training step {wanted} was measured",
             where=table.shown,
-            hint=f"there are {listing([str(s) for s in steps if s is not None])}",
+            hint=f"there are {listing(known)}" if known else "its points have no step: leave out --step",
         )
     rewards = tuple(name for name, quality in table.metrics.items() if not quality.guard)
     guards = tuple(name for name, quality in table.metrics.items() if quality.guard)

@@ -9,7 +9,7 @@ from typing import Any
 from rsoup.analysis.along import along
 from rsoup.analysis.compared import Other, compared
 from rsoup.analysis.connected import connected
-from rsoup.analysis.data import Data, lambda_of
+from rsoup.analysis.data import Data, lambda_of, steps_of
 from rsoup.analysis.experts import experts
 from rsoup.analysis.measures import Noise, figures, membership, shapes
 from rsoup.analysis.owning import base_of
@@ -106,6 +106,10 @@ def _point(data: Data, index: int) -> Found:
     }
 
 
+def _step(step: int | None) -> str:
+    return "the points without a step" if step is None else f"step {step}"
+
+
 def _notes(table: Table, data: Data) -> list[str]:
     """What the reader must know to read the figures right."""
     notes = []
@@ -117,7 +121,12 @@ def _notes(table: Table, data: Data) -> list[str]:
     here = [row for row in table.done if row.step == data.rows[0].step]
     if left := len(here) - len(data.rows):
         notes.append(f"{left} {'point lacks' if left == 1 else 'points lack'} a reward and {'is' if left == 1 else 'are'} not in these figures")  # fmt: skip
-    if not data.has_errors:
+    steps = steps_of(table)
+    if len(steps) > 1:
+        notes.append(f"the figures are of {_step(data.rows[0].step)}, one of {len(steps)} training steps")
+    if not data.has_errors and any(error is not None for row in data.errors for error in row):
+        notes.append("some values have no standard error: nothing but connectivity takes the others into account, and nothing has an interval")  # fmt: skip
+    elif not data.has_errors:
         notes.append(
             "no standard errors: the values are taken as they are written, and nothing has an interval"
         )

@@ -35,6 +35,7 @@ class Subject:
     others: Sequence[Other]
     found: Found
     smooth: bool = False
+    base_point: str | None = None
 
 
 def drawn(kind: str, subject: Subject) -> dict[str, str]:
@@ -59,9 +60,10 @@ def _fronts(subject: Subject) -> dict[str, str]:
     pairs = list(combinations(range(len(axes)), 2))[:_MOST_PAIRS]
     if len(pairs) == 1:
         return {"front": _front(subject, axes, *pairs[0])}
-    return {
-        f"front-{_safe(axes[i].name)}-{_safe(axes[j].name)}": _front(subject, axes, i, j) for i, j in pairs
-    }
+    names = [_safe(axis.name) for axis in axes]
+    if len(set(names)) < len(names):
+        names = [f"{k}-{name}" for k, name in enumerate(names, 1)]
+    return {f"front-{names[i]}-{names[j]}": _front(subject, axes, i, j) for i, j in pairs}
 
 
 def _safe(name: str) -> str:
@@ -81,7 +83,9 @@ def _front(subject: Subject, axes: Sequence[Axis], i: int, j: int) -> str:
             _label(point),
             kind,
         )
-        for row, errors, point, kind in zip(data.values, data.errors, data.rows, _kinds(data), strict=True)
+        for row, errors, point, kind in zip(
+            data.values, data.errors, data.rows, _kinds(data, subject.base_point), strict=True
+        )
     ]
     for other in subject.others:
         marks += [
@@ -95,9 +99,9 @@ def _front(subject: Subject, axes: Sequence[Axis], i: int, j: int) -> str:
     return front(marks, axes[i], axes[j], reference=reference, curve=curve, second=second, note=note)
 
 
-def _kinds(data: Data) -> list[Kind]:
+def _kinds(data: Data, base_point: str | None) -> list[Kind]:
     on = set(front_of(data.values, data.maximise))
-    base = base_of(data)
+    base = base_of(data, base_point)
     return [
         "base" if i == base else "expert" if i in data.experts else "front" if i in on else "dominated"
         for i in range(len(data.rows))
@@ -123,14 +127,14 @@ def _spider(subject: Subject) -> dict[str, str]:
     data = subject.data
     if len(data.rewards) not in _SPIDER_AXES:
         return {}
-    models = spider_models(data, subject.others)
+    models = spider_models(data, subject.others, subject.base_point)
     return {"spider": spider(models, _axes(data))} if len(models) > 1 else {}
 
 
-def spider_models(data: Data, others: Sequence[Other] = ()) -> list[Model]:
+def spider_models(data: Data, others: Sequence[Other] = (), base_point: str | None = None) -> list[Model]:
     """The models worth a polygon: the base, each expert, the uniform soup, the best of each set of others."""
     found = []
-    if (base := base_of(data)) is not None:
+    if (base := base_of(data, base_point)) is not None:
         found.append(Model("base", data.values[base], "base"))
     found += [
         Model(name, data.values[i], "expert")
@@ -143,6 +147,7 @@ def spider_models(data: Data, others: Sequence[Other] = ()) -> list[Model]:
         found.append(Model("uniform soup", data.values[even]))
     if not found:
         found = [Model(_label(data.rows[i]), data.values[i]) for i in front_of(data.values, data.maximise)]
+    found = found[: max(_MOST_MODELS - len(others), 1)]
     for other in others:
         best = max(range(len(other.values)), key=lambda k: _total(data, other.values[k]))
         found.append(Model(f"{other.name}: {_label(other.rows[best])}", other.values[best], "compared"))
@@ -154,7 +159,7 @@ def spider_lines(subject: Subject, *, unicode: bool, colour: bool) -> list[str]:
     from rsoup.figures.terminal_spider import lines
 
     data = subject.data
-    models = spider_models(data, subject.others)
+    models = spider_models(data, subject.others, subject.base_point)
     if len(data.rewards) not in _SPIDER_AXES or len(models) < 2:
         return []
     return lines(models, _axes(data), unicode=unicode, colour=colour)
@@ -207,13 +212,15 @@ def _advantage(subject: Subject) -> dict[str, str]:
             low, high = (known["low"], known["high"]) if known else (about["low"], about["high"])
             value = about["value"]
             bands.append(Band(row["trainings"], value, min(low, value), max(high, value)))
-        known = any(row["average"]["interval"] for row in curve["curve"])
+        sure = next(
+            (row["average"]["interval"] for row in curve["curve"] if row["average"]["interval"]), None
+        )
         name = "advantage" if len(subject.found["compared"]) == 1 else f"advantage-{_safe(other['name'])}"
         found[name] = advantage(
             bands,
             what=curve["measure"].replace("_", " "),
             over=show(other["name"], 40),
-            interval="95 % interval" if known else "range over the choices of M",
+            interval=f"{sure['confidence'] * 100:g} % interval" if sure else "range over the choices of M",
             worth=curve["worth"]["average"],
         )
     return found
@@ -236,7 +243,7 @@ def _training(subject: Subject) -> dict[str, str]:
             continue
         marks = [
             Mark(row[0], row[1], e[0], e[1], _label(point), kind)
-            for row, e, point, kind in zip(mine.values, mine.errors, mine.rows, _kinds(mine), strict=True)
+            for row, e, point, kind in zip(mine.values, mine.errors, mine.rows, _kinds(mine, None), strict=True)
         ] if len(axes) > 1 else []  # fmt: skip
         steps.append(Step(step, tuple(marks)))
     if len(axes) > 1:

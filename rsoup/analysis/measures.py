@@ -160,7 +160,7 @@ def shapes(data: Data) -> Found:
     found: dict[str, Any] = {
         "coverage": None,
         "spread": {
-            "definition": "the longest step of the shortest walk over the front, in spans; evenness is 1 where all steps are equal",
+            "definition": "the longest edge of the front's minimum spanning tree, in spans; evenness is 1 where all edges are equal",
             "points": spread.count,
             "gap": spread.gap,
             "between": None if spread.between is None else [data.names[i] for i in spread.between],

@@ -70,7 +70,7 @@ def selected(data: Data, wish: Wish) -> Selected:
     Chosen by the values of `data`, which are those of the select split unless it was asked for the other. Raises
     UsageError E0271 where no point has a utility and meets the constraints.
     """
-    worths = tuple(_worth(data, wish, i) for i in range(len(data.rows)))
+    worths = _worths(data, wish)
     allowed = tuple(not unmet(wish.constraints, _measured(data, i)) for i in range(len(data.rows)))
     ranking = ranked(
         [w if ok else None for w, ok in zip(worths, allowed, strict=True)], confidence=wish.confidence
@@ -92,13 +92,20 @@ def _measured(data: Data, index: int) -> Mapping[str, Any]:
     return row.report if data.split == "report" else row.select
 
 
-def _worth(data: Data, wish: Wish, index: int) -> Worth:
+def _worths(data: Data, wish: Wish) -> tuple[Worth, ...]:
     if wish.utility is not None:
-        values = {name: score.value for name, score in _measured(data, index).items()}
-        errors = {name: score.error for name, score in _measured(data, index).items()}
-        return worth(wish.utility, values, errors)
+        measured = [_measured(data, i) for i in range(len(data.rows))]
+        return tuple(
+            worth(
+                wish.utility,
+                {name: score.value for name, score in scores.items()},
+                {name: score.error for name, score in scores.items()},
+            )
+            for scores in measured
+        )
     assert wish.weights is not None
-    return linear(wish.weights, data.gains[index], data.relative_errors[index])
+    pairs = zip(data.gains, data.relative_errors, strict=True)
+    return tuple(linear(wish.weights, gains, errors) for gains, errors in pairs)
 
 
 def _nothing(worths: Sequence[Worth], allowed: Sequence[bool], wish: Wish) -> str:
@@ -184,9 +191,9 @@ def _predicted(data: Data, wish: Wish) -> Candidate:
 
 def _notes(data: Data, wish: Wish) -> list[str]:
     notes = []
-    if wish.weights is not None and set(data.reference.spans) == {1.0}:
+    if wish.weights is not None and "in the rewards' own units" in data.reference.how:
         notes.append("the rewards are in their own units: a preference weighs a reward the more, the larger its numbers are")  # fmt: skip
-    if data.split == "select" and not any(row.report for row in data.rows):
+    if data.split == "report" or not any(row.report for row in data.rows):
         notes.append("the same numbers choose and score: the best of many looks better than it is; `rsoup sweep --report` measures the front again")  # fmt: skip
     return notes
 

@@ -8,14 +8,18 @@ from rsoup.console import Console
 from rsoup.errors import UsageError, show, show_path
 from rsoup.front.ensembling import ensembling
 from rsoup.front.logits import read_logits
-from rsoup.mix import checked, parse_number
+from rsoup.mix import parse_number
 
 SCHEMA = "rsoup-ensemble/1"
 
 
 def run(experts: Sequence[str], soup: str, mix: str, labels: str | None, *, console: Console) -> None:
-    """Read everything, compare, show. Raises UsageError E0257 for files, E0201 to E0204 and E0207 for λ."""
-    shares = checked(tuple(map(parse_number, mix.split(","))))
+    """Read everything, compare, show. Raises UsageError E0257 for files, E0201 for λ."""
+    shares = tuple(map(parse_number, mix.split(",")))
+    if sum(shares) != 1 or min(shares) < 0:
+        raise UsageError(
+            "E0257", f"--lambda {show(mix)} are no shares of 1", hint="one per expert: --lambda 0.3,0.7"
+        )
     if len(shares) != len(experts):
         raise UsageError(
             "E0257", f"{len(shares)} λ for {len(experts)} files of experts' outputs", hint="one λ per expert"

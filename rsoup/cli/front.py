@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rsoup.analysis.compared import Other, other_of
 from rsoup.analysis.data import Data
 from rsoup.analysis.document import Asked, document
-from rsoup.analysis.drawn import KINDS, Subject, drawn, spider_lines
+from rsoup.analysis.drawn import Subject, spider_lines
 from rsoup.analysis.measures import Noise
+from rsoup.cli.front_outputs import Outputs, parsed_plots, write
 from rsoup.cli.reading import Reading, others_named
 from rsoup.console import Console, error_json, use_colour
-from rsoup.errors import GateError, Problem, TargetError, UsageError, listing, show, show_path
+from rsoup.errors import GateError, Problem, UsageError, listing, show, show_path
 from rsoup.gate.requirements import parse_confidence
 from rsoup.measured.columns import Columns, parse_source
 from rsoup.measured.table import FILE, read_table
-from rsoup.measured.values import Table
 from rsoup.report import front_text
 
 
@@ -38,21 +38,10 @@ class Questions:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What is written: `plots` are [KIND=]FILE."""
-
-    plots: tuple[str, ...] = ()
-    figures: str | None = None
-    page: str | None = None
-    smooth: bool = False
-    overwrite: bool = False
-
-
 def run(reading: Reading, questions: Questions, outputs: Outputs, *, console: Console) -> int:
     """Everything; 0, or 4 where a limit that was asked for is not kept. Files are written before anything is said."""
-    plots = [_plot(text) for text in outputs.plots]
-    _check_targets([path for _, path in plots], outputs)
+    _check(questions)
+    plots = parsed_plots(outputs)
     noise = Noise(questions.draws, questions.seed, parse_confidence(questions.confidence))
     table = reading.table()
     data = reading.data(table)
@@ -60,11 +49,8 @@ def run(reading: Reading, questions: Questions, outputs: Outputs, *, console: Co
     others = [_other(name, text, reading, data) for name, text in others_named(questions.compare)]
     asked = Asked(noise, questions.tolerance, reading.assignment(), questions.trainings, questions.base_point)
     found = document(table, data, others, asked)
-    subject = Subject(table, data, others, found, outputs.smooth)
-    written = [*_draw(plots, subject), *_draw_all(outputs.figures, subject)]
-    if outputs.page is not None:
-        _write_page(outputs.page, reading, table, data)
-        written.append(outputs.page)
+    subject = Subject(table, data, others, found, outputs.smooth, questions.base_point)
+    written = write(outputs, plots, subject, reading)
     error = _judged(found, questions)
     if not console.as_json:
         for note in found["notes"]:
@@ -79,6 +65,19 @@ def run(reading: Reading, questions: Questions, outputs: Outputs, *, console: Co
             console.error(error)
         return error.exit_code
     return 0
+
+
+def _check(questions: Questions) -> None:
+    """Numbers are numbers: a limit that is none would let everything pass. Raises UsageError E0256."""
+    for option, value in (
+        ("--tolerance", questions.tolerance),
+        ("--trainings", questions.trainings),
+        ("--min-hypervolume", questions.min_hypervolume),
+    ):
+        if value is not None and not math.isfinite(value):
+            raise UsageError(
+                "E0256", f"{option} {value} is no finite number", hint=f"{option} 0.03, for instance"
+            )
 
 
 def _unicode(console: Console) -> bool:
@@ -133,99 +132,8 @@ def _judged(found: Mapping[str, Any], questions: Questions) -> GateError | None:
             problems.append(Problem("hypervolume", shown))
     if not problems:
         return None
+    open_ = any(problem.what == "INCONCLUSIVE" for problem in problems)
     return GateError(
         "E0404", "the front is not what was asked for", details=tuple(problems),
-        hint="more samples decide what is INCONCLUSIVE; --tolerance 0.03 allows 3 % of the experts' range",
+        hint="more samples decide it; --tolerance 0.03 allows 3 % of the experts' range" if open_ else "other λ, or other experts",
     )  # fmt: skip
-
-
-# --- what is written
-
-
-def _plot(text: str) -> tuple[str, str]:
-    kind, equals, path = text.partition("=")
-    if not equals or os.path.sep in kind:
-        kind, path = "front", text
-    if kind not in KINDS or not path:
-        raise UsageError(
-            "E0256", f"--plot '{show(text)}' is not KIND=FILE", hint=f"KIND is one of {', '.join(KINDS)}"
-        )
-    from rsoup.figures.raster import format_of
-
-    format_of(path)
-    return kind, path
-
-
-def _check_targets(paths: Sequence[str], outputs: Outputs) -> None:
-    """Nothing is replaced that was not asked to be. Raises TargetError E0601."""
-    for path in [*paths, *(p for p in (outputs.page, outputs.figures) if p is not None)]:
-        if (
-            os.path.lexists(path)
-            and not outputs.overwrite
-            and not (path == outputs.figures and os.path.isdir(path))
-        ):
-            raise TargetError(
-                "E0601", "the output exists", where=show_path(path), hint="--overwrite, or another name"
-            )
-
-
-def _draw(plots: Sequence[tuple[str, str]], subject: Subject) -> list[str]:
-    from rsoup.figures.raster import save
-
-    written = []
-    for kind, path in plots:
-        figures = drawn(kind, subject)
-        if not figures:
-            raise UsageError("E0256", f"these points have no figure of {kind}", hint=_NEEDS[kind])
-        stem, ending = os.path.splitext(path)
-        for name, svg in figures.items():
-            place = path if len(figures) == 1 else f"{stem}{name.removeprefix(kind)}{ending}"
-            save(svg, place)
-            written.append(place)
-    return written
-
-
-_NEEDS = {
-    "front": "it needs two rewards",
-    "spider": "it needs three to eight rewards, and two models such as two experts",
-    "connectivity": "it needs two ingredients, each measured alone",
-    "advantage": "it needs --compare with at least two points",
-    "training": "it needs points of two training steps",
-    "transfer": "it needs every ingredient measured alone, and two rewards",
-}
-
-
-def _draw_all(folder: str | None, subject: Subject) -> list[str]:
-    if folder is None:
-        return []
-    from rsoup.figures.raster import save
-    from rsoup.storage.target import target_error
-
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise target_error(error, show_path(folder)) from error
-    written = []
-    for kind in KINDS:
-        for name, svg in drawn(kind, subject).items():
-            path = os.path.join(folder, f"{name}.svg")
-            save(svg, path)
-            written.append(path)
-    return written
-
-
-def _write_page(path: str, reading: Reading, table: Table, data: Data) -> None:
-    """The page of the sweep's own document where there is one and all of it is meant, else of the table."""
-    from rsoup.analysis.metrics import metrics_document
-    from rsoup.report.page import page
-    from rsoup.storage.files import parse_json, read_whole
-    from rsoup.sweep.folder import write_whole
-
-    source = os.path.join(reading.path, FILE) if os.path.isdir(reading.path) else reading.path
-    whole = _is_document(source) and not (reading.rewards or reading.guards or reading.where)
-    if whole:
-        found = parse_json(read_whole(source, show_path(source), 64_000_000), show_path(source))
-    else:
-        found = json.loads(json.dumps(metrics_document(table, data)))
-    assert isinstance(found, dict)
-    write_whole(path, page(found).encode())

@@ -100,6 +100,7 @@ def front(
     Example: rsoup front run/ --compare morl.csv --plot front.svg
     """
     from rsoup.cli import front as command
+    from rsoup.cli.front_outputs import Outputs
     from rsoup.cli.reading import Reading
     from rsoup.console import Console
 
@@ -113,8 +114,6 @@ def front(
         require_connectivity=require_connectivity, min_hypervolume=min_hypervolume, confidence=confidence, draws=draws,
         seed=seed,
     )  # fmt: skip
-    outputs = command.Outputs(
-        plots=tuple(plot or ()), figures=figures, page=page, smooth=smooth, overwrite=overwrite
-    )
+    outputs = Outputs(plots=tuple(plot or ()), figures=figures, page=page, smooth=smooth, overwrite=overwrite)
     code = command.run(reading, questions, outputs, console=Console(as_json=json_, quiet=quiet))
     raise typer.Exit(code)

@@ -38,7 +38,9 @@ class Kitchen:
         if self._study is not None and len(mix) == len(self._study.names):
             line = self._study.merge_command(self._point(chosen, mix))
             return None if "recipes" in line and not os.path.exists(shlex.split(line)[2]) else line
-        if not self._data.ingredients or (row is not None and row.scale != 1):
+        names = self._data.ingredients
+        unfit = any(name.isdigit() or name.startswith("-") or "=" in name for name in names)
+        if not names or unfit or (row is not None and row.scale != 1):
             return None
         return shlex.join(
             ["rsoup", "merge", *self._data.ingredients, "--lambda", mix_text(mix), "-o", "soup"]

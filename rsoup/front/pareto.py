@@ -116,7 +116,8 @@ def reference_of(
             other.append(names[k] if names else f"reward {k + 1}")
         worsts.append(min(column) if up else max(column))
         spans.append(_span(column) if normalised else 1.0)
-    return Reference(tuple(worsts), tuple(spans), _how(normalised, whole, other, len(maximise)))
+    how = _how(normalised, whole, other, len(maximise), known=bool(experts))
+    return Reference(tuple(worsts), tuple(spans), how)
 
 
 def _finite(point: Values, maximise: Sequence[bool]) -> tuple[float, ...]:
@@ -133,10 +134,10 @@ def _span(column: Sequence[float]) -> float:
     return span if span > 0 and math.isfinite(span) else 1.0
 
 
-def _how(normalised: bool, whole: bool, other: Sequence[str], count: int) -> str:
+def _how(normalised: bool, whole: bool, other: Sequence[str], count: int, *, known: bool) -> str:
     unit = ", each reward divided by its range there" if normalised else ", in the rewards' own units"
     if not whole:
-        return f"from the worst values measured{unit} (not every expert is measured)"
+        return f"from the worst values measured{unit}" + (" (not every expert is measured)" if known else "")
     if len(other) == count:
         return f"from the worst values measured{unit} (the experts are equal in every reward)"
     apart = f"; of {listing(list(other))} the range of all points, for the experts are equal" if other else ""

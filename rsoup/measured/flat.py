@@ -29,7 +29,8 @@ def csv_rows(data: bytes, shown: str) -> list[Cells]:
         strict.refuse("it is not UTF-8", shown)
     except csv.Error as error:
         strict.refuse(show(error), shown)
-    head, *body = [line for line in lines if line] or [[]]
+    head, *body = [line for line in lines if any(cell.strip() for cell in line)] or [[]]
+    _check_head(head, shown)
     if len(set(head)) != len(head):
         strict.refuse("a column occurs twice", shown)
     if {"point", "scale", "step", "front"} <= set(head):
@@ -43,6 +44,22 @@ def csv_rows(data: bytes, shown: str) -> list[Cells]:
     return [
         {name: _Text(cell) for name, cell in zip(head, line, strict=True) if cell.strip()} for line in body
     ]
+
+
+def _check_head(head: Sequence[str], shown: str) -> None:
+    if len(head) == 1 and (other := next((mark for mark in ";\t" if mark in head[0]), None)):
+        name = "tabs" if other == "\t" else "semicolons"
+        strict.refuse(f"{name} separate its columns, not commas", shown)
+    if head and all(map(_is_number, head)):
+        strict.refuse("its first line has numbers, not the names of columns", shown)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 class _Text(str):
@@ -72,10 +89,15 @@ def read(rows: Sequence[Cells], columns: Columns, stem: str, shown: str) -> Tabl
     )
     metrics = _metrics(names, columns, shown)
     named = [_row(number, row, columns, (ingredients, metrics), shown) for number, row in numbered]
+    if len({len(row.mix) for row in named if row.mix is not None}) > 1:
+        strict.refuse("the λ of its points are of different numbers of ingredients", shown)
     alone = stem if len(rows) == 1 else None
     found = [_titled(row, cells, columns, alone) for row, (_, cells) in zip(named, numbered, strict=True)]
     if len({row.name for row in found}) < len(found) and len({row.name for row in named}) == len(named):
         found = named  # several points of one λ
+    if not ingredients:  # "0.5,0.5": known by their places only
+        count = next((len(row.mix) for row in found if row.mix is not None), 0)
+        ingredients = tuple(str(number) for number in range(1, count + 1)) if count > 1 else ()
     return Table(shown, {name: Quality(None, guard=False) for name in metrics}, tuple(found), ingredients)
 
 
@@ -143,6 +165,10 @@ def _metrics(names: Sequence[str], columns: Columns, shown: str) -> list[str]:
     taken |= set() if columns.name is None else {columns.name}
     values = [name for name in names if name not in taken and not name.startswith(_MIX_OF)]
     metrics = [n for n in values if not (n.endswith(_ERROR) and n.removesuffix(_ERROR) in values)]
+    if any(not name.strip() for name in metrics):
+        strict.refuse(
+            "a column of it has no name, such as an index: --reward says which columns are metrics", shown
+        )
     if orphan := next((name for name in metrics if name.endswith(_ERROR)), None):
         strict.refuse(f"'{show(orphan)}' is a standard error of nothing", shown)
     return metrics
@@ -168,7 +194,7 @@ def _number(value: object, column: str, shown: str) -> object:
         return float(value.replace("_", "?"))  # Python reads 1_000, no other program does
     except ValueError:
         strict.refuse(
-            f"'{show(value)}' in the column '{show(column)}' is not a number (name the columns that are metrics, and the others may hold anything)",
+            f"'{show(value)}' in the column '{show(column)}' is not a number (--reward NAME says which columns are metrics; the others may hold anything)",
             shown,
         )
 

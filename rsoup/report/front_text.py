@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rsoup.errors import listing, show
+from rsoup.errors import show
 from rsoup.report.plot import Mark, scatter
 from rsoup.report.terminal import columns
 
@@ -190,6 +190,10 @@ def _transfer(found: Found) -> list[str]:
     pairs = sorted((p for p in about["pairs"] if p["similarity"] is not None), key=lambda p: p["similarity"])
     parts = [f"{' / '.join(show(r, 16) for r in p['rewards'])} {p['similarity']:+.2f}" for p in pairs[:_FEW]]
     lines = [_line("similarity", " · ".join(parts) + (" · …" if len(pairs) > _FEW else ""))] if parts else []
+    if lines and about["base"] is None:
+        lines.append(
+            _line("", "counted from the worst expert, for the base was not measured: no harm can be seen")
+        )
     for rewards in about["antagonistic"]:
         lines.append(_line("", f"{' and '.join(show(r, 20) for r in rewards)} are antagonistic: each expert is below the base in the other's reward; a waypoint between them (rsoup sweep --waypoint) or experts trained from a model of both rewards is what the paper advises"))  # fmt: skip
     return lines
@@ -246,6 +250,13 @@ def _training(found: Found) -> list[str]:
     return ["", *columns(head, rows)]
 
 
+def _lack(who: str, loss: Found) -> str:
+    """The most that a set lacks to the other at any preference; below 0 it is ahead at every one."""
+    if loss["value"] < 0 and loss["exact"]:
+        return f"{who} are ahead by {-loss['value']:.4f} or more"
+    return f"{who} lack {'at most' if loss['exact'] else 'at least'} {max(loss['value'], 0):.4f}"
+
+
 def _compared(other: Found) -> list[str]:
     """One set of other models: who dominates whom, both measures, what the soups are worth."""
     count = len(other["points"])
@@ -255,14 +266,12 @@ def _compared(other: Found) -> list[str]:
         f"compared with {show(other['name'], 40)}, {count} {'point' if count == 1 else 'points'}",
         _line("points", f"{other['dominated']} dominated by a soup, {other['dominate']} dominate one, {other['incomparable']} neither" + (f", {other['equal']} equal" if other["equal"] else "")),
         _line("hypervolume", f"soups {volume['soups']:.4f}, others {volume['others']:.4f}, together {volume['together']:.4f}"),
-        _line("expected reward", f"soups {expected['soups']:.4f}, others {expected['others']:.4f}; the soups lack at most {expected['largest_loss_of_soups']['value']:.4f}, the others {expected['largest_loss_of_others']['value']:.4f}"),
+        _line("expected reward", f"soups {expected['soups']:.4f}, others {expected['others']:.4f}; {_lack('the soups', expected['largest_loss_of_soups'])}, {_lack('the others', expected['largest_loss_of_others'])}"),
     ]  # fmt: skip
     above = [point for point in other["points"] if point["relation"] == "dominates"]
     if above:
-        names = listing(
-            [f"{point['label'] or point['point']} ({point['distance']:+.3f} spans)" for point in above], 6
-        )
-        lines.append(_line("beyond", names))
+        names = [f"{show(point['label'] or point['point'], 28)} ({point['distance']:+.3f} spans)" for point in above]  # fmt: skip
+        lines.append(_line("beyond", " · ".join(names[:_FEW]) + (" · …" if len(names) > _FEW else "")))
     curve = other["advantage"]
     if curve is not None:
         shown: Sequence[Found] = curve["curve"]
@@ -271,6 +280,10 @@ def _compared(other: Found) -> list[str]:
         worth = curve["worth"]["average"]
         trainings = curve["soups"]["trainings"]
         most = curve["curve"][-1]["trainings"]
-        text = "fewer than 2" if worth is None else f"{worth}" + (" or more" if worth == most else "")
+        least = shown[0]["trainings"]
+        text = f"fewer than {least}" if worth is None else f"{worth}" + (" or more" if worth == most else "")
+        if (between := curve["worth"]["average_between"]) is not None:
+            low, high = (f"fewer than {least}" if m is None else f"{m}" for m in between)
+            text += f" (within noise {low} to {high})"
         lines.append(_line("worth", f"{text} trainings of {show(other['name'], 24)}, for {trainings:g} trainings and {curve['soups']['evaluations']:g} evaluations"))  # fmt: skip
     return lines

@@ -32,7 +32,7 @@ def final(found: Found) -> list[str]:
         lines.append(f"  soup       {show(found['soup'])}")
     elif chosen["command"] is not None:
         lines.append(f"  make it    {show(chosen['command'], 4000)}")
-    elif chosen["lambda"] is not None:
+    elif chosen["lambda"] is not None and chosen["ingredients"]:
         lines.append("  make it    the same command with --merge -o soup")
     return lines
 
@@ -87,7 +87,8 @@ def _chosen(found: Found) -> list[str]:
     lines = []
     if one["point"] is not None:
         lines.append(f"  point      {show(one['point'], 60)}")
-    if one["reported"] is not None:
+    apart = one["reported"] is not None and found["split"] == "select"
+    if apart:
         values = " · ".join(
             f"{show(name, 20)} {value_text(score['value'], score['error'])}"
             for name, score in one["reported"].items()
@@ -101,7 +102,7 @@ def _chosen(found: Found) -> list[str]:
                 "" if ranking["beyond_noise"] else ": noise may have decided"
             )
         lines.append(f"  second     {text}")
-        if ranking["optimism"] and one["reported"] is None:
+        if ranking["optimism"] and not apart:
             lines.append(
                 f"  too good   by about {ranking['optimism']:.2g}: what noise adds to the best of {len(ranking['points'])}"
             )
