@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from rsoup.hub.commit import snapshot_path
+
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_FILES: Final = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -98,8 +100,10 @@ def _are_inside(names: Iterable[str]) -> bool:
 def is_adapter_place(uri: str) -> bool:
     """Whether a path leads to an adapter rsoup mixes as such: PEFT's folder, or a LoRA of diffusers in safetensors.
 
-    Of a file, or of a folder's one .safetensors file, the header is read; what cannot be read is none.
+    Of a file, or of a folder's one .safetensors file, the header is read; what cannot be read is none. A pinned
+    address of the Hub is looked at in its cache.
     """
+    uri = snapshot_path(uri)
     if os.path.isfile(os.path.join(uri, ADAPTER_CONFIG)):
         return True
     if adapter_folder_of(uri) is not None:

@@ -20,7 +20,7 @@ from rsoup.lora.mounting import makes_adapter
 from rsoup.lora.result import AdapterMeasures
 from rsoup.methods import METHODS
 from rsoup.plan import Plan
-from rsoup.prepare import Prepared, prepared_together
+from rsoup.prepare import Prepared, by_commit, prepared_together
 from rsoup.progress import OnProgress
 from rsoup.recipe import CARE_DISTANCE, Recipe
 from rsoup.storage.pickled.zip_write import fill_crcs
@@ -94,7 +94,7 @@ def merge_many(
     finished stay if a later one fails. Raises what `merge` raises; ValueError for recipes of different checkpoints.
     """
     begun = time.monotonic()
-    asked = [(recipe, os.fspath(out)) for recipe, out in recipes]
+    asked = [(by_commit(recipe), os.fspath(out)) for recipe, out in recipes]
     if makes_adapter(asked[0][0]):
         return _adapters(asked, overwrite, threads, progress, fail_above_error)
     with prepared_together(asked, overwrite=overwrite) as ready, ExitStack() as stack:

@@ -13,6 +13,7 @@ from rsoup.compat.alignment import aligned
 from rsoup.compat.examine import examine
 from rsoup.compat.headers import dropped
 from rsoup.errors import UsageError, listing
+from rsoup.hub.place import Fetch, at_hand
 from rsoup.layout import FileFormat, Sb3
 from rsoup.lora.mounting import mounted, with_base
 from rsoup.methods import METHODS
@@ -62,34 +63,37 @@ def measuring_nbytes(plan: Plan, sources: Sequence[Source]) -> int:
 
 
 @contextmanager
-def prepared(recipe: Recipe, out: str, *, overwrite: bool = False) -> Iterator[Prepared]:
+def prepared(
+    recipe: Recipe, out: str, *, overwrite: bool = False, fetch: Fetch = "cache"
+) -> Iterator[Prepared]:
     """Open the checkpoints, compare everything, decide everything; nothing is written.
 
-    Raises every error `merge` can raise before it begins.
+    With `fetch` "headers" no weights are downloaded from the Hub. Raises every error `merge` can raise before it begins.
     """
-    with prepared_together([(recipe, out)], overwrite=overwrite) as ready:
+    with prepared_together([(recipe, out)], overwrite=overwrite, fetch=fetch) as ready:
         yield ready[0]
 
 
 @contextmanager
 def prepared_together(
-    recipes: Sequence[tuple[Recipe, str]], *, overwrite: bool = False
+    recipes: Sequence[tuple[Recipe, str]], *, overwrite: bool = False, fetch: Fetch = "cache"
 ) -> Iterator[list[Prepared]]:
     """`prepared` for recipes over the same checkpoints, which are opened and compared once.
 
     Raises ValueError for recipes that differ in more than λ, scale and rules, or for one output twice.
     """
+    recipes = [(by_commit(recipe), out) for recipe, out in recipes]
     first = recipes[0][0]
     places = {os.path.realpath(out) for _, out in recipes}
     if any(_shared(recipe) != _shared(first) for recipe, _ in recipes) or len(places) < len(recipes):
         msg = "recipes that are prepared together differ in λ, scale, rules and output only"
         raise ValueError(msg)
     with ExitStack() as stack:
-        fine_tuned = open_all(first, first.checkpoints(), first.allow, stack)
+        fine_tuned = open_all(first, first.checkpoints(), first.allow, stack, fetch=fetch)
         based = [with_base(recipe, fine_tuned) for recipe, _ in recipes]
         first = based[0][0]
         bases = [("base", first.base)] if first.base is not None else []
-        opened = [*fine_tuned, *open_all(first, bases, first.allow, stack)]
+        opened = [*fine_tuned, *open_all(first, bases, first.allow, stack, fetch=fetch)]
         inputs = [place for source in opened for place in source.places]
         for _, out in recipes:
             check_target(out, inputs, overwrite=overwrite)
@@ -109,20 +113,40 @@ def prepared_together(
         yield ready
 
 
+def by_commit(recipe: Recipe) -> Recipe:
+    """The recipe with every address of the Hub by its commit, which is what a manifest records; paths as they are.
+
+    Raises what `at_hand` raises.
+    """
+    ingredients = tuple(
+        replace(ingredient, checkpoints=tuple(map(at_hand, ingredient.checkpoints)))
+        for ingredient in recipe.ingredients
+    )
+    base = None if recipe.base is None else at_hand(recipe.base)
+    return replace(recipe, ingredients=ingredients, base=base)
+
+
 def _shared(recipe: Recipe) -> Recipe:
     """The recipe without what may differ between soups of one reading."""
     return replace(recipe, mix=(), typed_mix=(), scale=Fraction(1), per_tensor=())
 
 
 def open_all(
-    recipe: Recipe, places: Sequence[tuple[str, str]], allow: Sequence[str], stack: ExitStack
+    recipe: Recipe,
+    places: Sequence[tuple[str, str]],
+    allow: Sequence[str],
+    stack: ExitStack,
+    *,
+    fetch: Fetch = "cache",
 ) -> list[CheckpointSource]:
     """The checkpoints at `places` (name, path), open until `stack` is unwound; `allow` may hold symlinks, unindexed."""
     leniency = Leniency("symlinks" in allow, "unindexed" in allow)
     opened: list[CheckpointSource] = []
     for name, path in places:
         opened.append(
-            open_checkpoint(path, name=name, variant=recipe.variant, key=recipe.key, leniency=leniency)
+            open_checkpoint(
+                path, name=name, variant=recipe.variant, key=recipe.key, leniency=leniency, fetch=fetch
+            )
         )
         stack.callback(opened[-1].close)
     return opened

@@ -18,6 +18,7 @@ from rsoup.errors import show
 CARE_DISTANCE: Final = 0.2  # relative distance from the base: beyond it a note, beyond the next a refusal
 MAX_DISTANCE: Final = 0.7
 ADAPTER_CONFIG: Final = dialects.ADAPTER_CONFIG
+_PINNED: Final = re.compile(r"[^/]+/[^/@]+@[0-9a-f]{40}(?:/.*)?")  # what a manifest calls it
 CANONICAL_OPTIONS: Final = (
     *("key", "missing", "vocab", "file_format", "optimizer_from"),
     *("fold", "rank", "max_error"),
@@ -171,8 +172,17 @@ class Recipe:
 
 
 def public_name(uri: str) -> str:
-    """The last part of a path (of both, for `CHECKPOINT+ADAPTER`): what may be published of where a checkpoint lay."""
-    return "+".join(part.rstrip("/").rpartition("/")[2] or "root" for part in uri.split("+"))
+    """What may be published of where a checkpoint lay: the last part of a path (of both, for `CHECKPOINT+ADAPTER`).
+
+    A pinned address of the Hub is `org/name@commit`, with the path in the repository if there is one.
+    """
+    return "+".join(_public_part(part) for part in uri.split("+"))
+
+
+def _public_part(part: str) -> str:
+    if part.startswith("hf://") or _PINNED.fullmatch(part):
+        return part.removeprefix("hf://")
+    return part.rstrip("/").rpartition("/")[2] or "root"
 
 
 def are_adapters(ingredients: Sequence[Ingredient]) -> bool:

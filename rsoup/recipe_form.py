@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rsoup import mix as mixes
 from rsoup.errors import UsageError, listing, show
+from rsoup.hub.address import address_of
 from rsoup.names import names_for
 from rsoup.quantities import parse_size
 from rsoup.recipe import Ingredient
@@ -250,6 +251,8 @@ class Form:
             raise UsageError("E0220", f"'{show(text)}' starts with '~'", hint="write the path out")
         if not self._folder or os.path.isabs(text) or "://" in text:
             return text
+        if (address := address_of(text, self._folder)) is not None:
+            return address.uri
         whole = os.path.normpath(os.path.join(self._folder, text))
         parts = [text] if os.path.lexists(whole) else text.split("+")  # CHECKPOINT+ADAPTER
         return "+".join(os.path.normpath(os.path.join(self._folder, part)) for part in parts)

@@ -27,6 +27,11 @@ class Kitchen:
         self._data, self._shown = data, show_path(path)
         self._study = Study(load(os.path.join(folder, SPEC)), folder) if whole and is_sweep(folder) else None
 
+    @property
+    def knows(self) -> bool:
+        """Whether the checkpoints are known, so that any soup of them can be made."""
+        return self._study is not None
+
     def command(self, chosen: Candidate) -> str | None:
         """The line that makes the soup; None where it is not a soup's λ that is known."""
         row = None if chosen.point is None else self._data.rows[chosen.point]

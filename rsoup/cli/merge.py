@@ -122,7 +122,9 @@ def run(
     """Make the soup and show what it is."""
     from rsoup.lora.mounting import makes_adapter
     from rsoup.merging import merge
+    from rsoup.prepare import by_commit
 
+    recipe = by_commit(recipe)
     if recipe.mix != recipe.typed_mix:
         console.talk(f"λ normalised: {mix_text(recipe)}")
     if makes_adapter(recipe):
@@ -213,7 +215,9 @@ def show_plan(
 ) -> None:
     """Print what a merge would do: read, mixed, copied, written; bytes, memory and free space."""
     from rsoup.lora.mounting import makes_adapter
+    from rsoup.prepare import by_commit, prepared
 
+    recipe = by_commit(recipe)
     if makes_adapter(recipe):
         from rsoup.cli.merge_adapter import show_plan as show_adapter
 
@@ -222,11 +226,10 @@ def show_plan(
         )
         return
     gates.refuse()
-    from rsoup.prepare import prepared
     from rsoup.scratch import scratch_nbytes
     from rsoup.workers import default_threads
 
-    with prepared(recipe, out, overwrite=overwrite) as ready:
+    with prepared(recipe, out, overwrite=overwrite, fetch="headers") as ready:
         plan, count = ready.plan, threads or default_threads()
         memory = TORCH_BYTES + count * scratch_nbytes(len(ready.sources), measured=plan.base is not None)
         mixed = sum(tensor.copy_from is None for tensor in plan.tensors)

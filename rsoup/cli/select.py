@@ -140,6 +140,7 @@ def _document(
             "beyond_noise": ranking.clear,
             "optimism": ranking.optimism,
         },
+        "can_merge": kitchen.knows,
         "next_question": None if learnt is None else _question(data, learnt),
         "notes": list(found.notes),
     }  # fmt: skip

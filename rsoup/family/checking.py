@@ -20,6 +20,7 @@ from rsoup.family.claims import claimed_base, licences
 from rsoup.family.measures import Measures, measure
 from rsoup.family.survey import comparable, survey
 from rsoup.family.verdict import Limits, Verdict, judge, judge_adapters
+from rsoup.hub.place import Fetch
 from rsoup.lora.mounting import mounted, with_base
 from rsoup.names import names_for
 from rsoup.progress import Meter, OnProgress
@@ -92,7 +93,8 @@ def check(
     with ExitStack() as stack:
 
         def opened(name: str, uri: str) -> CheckpointSource:
-            source = open_checkpoint(uri, name=name, variant=variant, key=key, leniency=leniency)
+            fetch: Fetch = "headers" if headers else "cache"
+            source = open_checkpoint(uri, name=name, variant=variant, key=key, leniency=leniency, fetch=fetch)
             stack.callback(source.close)
             return source
 

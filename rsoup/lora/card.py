@@ -12,16 +12,20 @@ from rsoup.report import card
 
 
 def metadata(
-    recipe: Recipe, cards: Sequence[Mapping[str, object]], base: str | None
+    recipe: Recipe,
+    cards: Sequence[Mapping[str, object]],
+    base: str | None,
+    *,
+    base_card: Mapping[str, object] | None = None,
 ) -> tuple[dict[str, object], list[str]]:
     """(Hub metadata, notes): base_model is the model the adapter sits on, relation adapter, library peft."""
-    shared, notes = card.metadata(recipe, cards, None)
+    shared, notes = card.metadata(recipe, cards, None, base_card=base_card)
     found: dict[str, object] = {}
     if base is not None and card.is_repo(base):
         found["base_model"] = base
         found["base_model_relation"] = "adapter"
     found["library_name"] = "peft"
-    found |= {key: shared[key] for key in ("pipeline_tag", "language", "license") if key in shared}
+    found |= {key: shared[key] for key in ("pipeline_tag", "language", "license", "rsoup") if key in shared}
     found["tags"] = ["lora", "merge", "rsoup", "rewarded-soup"]
     return found, notes
 
@@ -46,7 +50,7 @@ def body(recipe: Recipe, measures: AdapterMeasures) -> str:
         f"Recipe hash: `{recipe.sha256()}`. `rsoup.json` holds the recipe, and a digest of every file and tensor.",
         "",
     ]
-    return "\n".join(lines)
+    return card.marked(card.SECTION, "\n".join(lines))
 
 
 def _exactness(measures: AdapterMeasures) -> str:

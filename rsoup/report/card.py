@@ -14,7 +14,9 @@ from rsoup.recipe import Recipe, public_name
 NAME = "README.md"
 MAX_CARD_BYTES = 5_000_000
 _REPO = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")
+_PINNED = re.compile(rf"({_REPO.pattern.strip('^$')})@[0-9a-f]{{40}}(?:/.*)?")
 _NO_LICENCE = ("", "license", "licence", "unknown", "other-unknown")
+SECTION = "rsoup:soup"
 
 
 def split(card: str) -> tuple[dict[str, object], str]:
@@ -50,16 +52,20 @@ def metadata(
     base_id: str | None,
     *,
     library: str | None = None,
+    base_card: Mapping[str, object] | None = None,
 ) -> tuple[dict[str, object], list[str]]:
     """(Hub metadata, notes) of a full-weight soup: base_model, relation, tags, library, pipeline, licence.
 
     Only names of Hub repositories get in, never a local path. A licence is inherited where all ingredients
-    that have one agree; otherwise it is left out and a note says so. `library`
-    is the library_name where the ingredients' cards name none.
+    that have one agree; where none has one it is the base's (`base_card`); where they differ it is left out, a note
+    says so, and the key `rsoup` lists them, so that a push refuses until one is chosen. `library` is the
+    library_name where the ingredients' cards name none.
     """
     notes: list[str] = []
-    parents = [uri for ingredient in recipe.ingredients for uri in ingredient.checkpoints if is_repo(uri)]
-    parents = parents or ([base_id] if base_id else [])
+    named = [
+        name for ingredient in recipe.ingredients for uri in ingredient.checkpoints for name in repos_in(uri)
+    ]
+    parents = list(dict.fromkeys(named)) or ([base_id] if base_id else [])
     found: dict[str, object] = {}
     if parents:
         found["base_model"] = parents if len(parents) > 1 else parents[0]
@@ -70,9 +76,17 @@ def metadata(
             found[key] = values[0]
     if library and "library_name" not in found:
         found["library_name"] = library
-    licence = recipe.license or _licence(ingredient_cards, notes)
+    licences = licences_of(ingredient_cards)
+    licence = recipe.license or (licences[0] if len(licences) == 1 else None)
+    if licence is None and not licences and base_card is not None and (licence := licence_of(base_card)):
+        notes.append(f"the licence is the base's: {show(licence)}; the ingredients' cards name none")
     if licence:
         found["license"] = licence
+    elif licences:
+        notes.append(
+            f"the ingredients' licences differ ({', '.join(show(v) for v in licences)}); the card names none: --license ID"
+        )
+        found["rsoup"] = {"licenses": licences}
     found["tags"] = ["merge", "rsoup", "rewarded-soup"]
     return found, notes
 
@@ -84,15 +98,27 @@ def is_repo(uri: str) -> bool:
     return bool(_REPO.match(uri)) and not os.path.exists(uri)
 
 
-def _licence(cards: Sequence[Mapping[str, object]], notes: list[str]) -> str | None:
-    values = {str(card["license"]).strip().lower() for card in cards if card.get("license")} - set(
-        _NO_LICENCE
-    )
-    if len(values) > 1:
-        notes.append(
-            f"the ingredients' licences differ ({', '.join(show(v) for v in sorted(values))}); the card names none: --license ID"
-        )
-    return values.pop() if len(values) == 1 else None
+def repos_in(checkpoint: str) -> list[str]:
+    """The Hub repositories in a checkpoint's name: `org/name`, or `org/name@commit/path`, with or without `hf://`, `+` between."""
+    found = []
+    for part in checkpoint.split("+"):
+        pinned = _PINNED.fullmatch(part.removeprefix("hf://"))
+        if pinned is not None:
+            found.append(pinned[1])
+        elif is_repo(part):
+            found.append(part)
+    return found
+
+
+def licence_of(card: Mapping[str, object]) -> str | None:
+    """The licence a card names; None for none, and for a placeholder such as TRL's."""
+    value = str(card.get("license") or "").strip().lower()
+    return None if value in _NO_LICENCE else value
+
+
+def licences_of(cards: Sequence[Mapping[str, object]]) -> list[str]:
+    """The different licences that cards name, sorted."""
+    return sorted({licence for card in cards if (licence := licence_of(card)) is not None})
 
 
 def body(recipe: Recipe, distances: Distances | None, update_error: float | None) -> str:
@@ -125,7 +151,7 @@ def body(recipe: Recipe, distances: Distances | None, update_error: float | None
         f"Recipe hash: `{recipe.sha256()}`. `rsoup.json` holds the recipe, and a digest of every file and tensor.",
         "",
     ]
-    return "\n".join(lines)
+    return marked(SECTION, "\n".join(lines))
 
 
 def _plural(count: int, noun: str) -> str:
@@ -138,13 +164,47 @@ def code(text: str) -> str:
 
 
 def merged(existing: str | None, found: Mapping[str, object], new_body: str) -> str:
-    """The card to write: metadata brought up to date in an existing card, its prose untouched; or a new card."""
+    """The card to write: metadata brought up to date in an existing card, its prose untouched; or a new card.
+
+    Only what stands between rsoup's own marks in the prose is replaced: it is about the last soup.
+    """
     if existing is None:
         return join(found, new_body)
     old, prose = split(existing)
-    tags = list(dict.fromkeys([*_as_list(old.get("tags")), *_as_list(found.get("tags"))]))
-    return join({**old, **found, "tags": tags}, prose)
+    tags = list(dict.fromkeys([*as_list(old.get("tags")), *as_list(found.get("tags"))]))
+    new = {key: value for key, value in old.items() if key != "rsoup"}
+    return join({**new, **found, "tags": tags}, with_section(prose, SECTION, section(new_body), append=False))
 
 
-def _as_list(value: object) -> list[object]:
+def as_list(value: object) -> list[object]:
+    """A value of metadata that may be one, several or none, as a list."""
     return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def marked(name: str, text: str) -> str:
+    """Text between the marks by which it is found and replaced later; a reader of the card does not see them."""
+    return f"<!-- {name} -->\n{text}<!-- /{name} -->\n"
+
+
+def section(prose: str, name: str = SECTION) -> str | None:
+    """What stands between the marks of this name, the marks left out; None where there are none."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    if prose.count(begin) != 1 or prose.count(end) != 1 or prose.index(begin) > prose.index(end):
+        return None
+    return prose[prose.index(begin) + len(begin) : prose.index(end)]
+
+
+def with_section(prose: str, name: str, text: str | None, *, append: bool = True) -> str:
+    """The prose with this text between the marks; without marks it is added at the end, or not at all."""
+    held = section(prose, name)
+    if text is None or (held is None and not append):
+        return prose
+    if held is not None:
+        return prose.replace(marked(name, held), marked(name, text))
+    return prose + ("" if not prose or prose.endswith("\n") else "\n") + marked(name, text)
+
+
+def without_section(prose: str, name: str) -> str:
+    """The prose without the marks of this name and what stands between them."""
+    held = section(prose, name)
+    return prose if held is None else prose.replace(marked(name, held), "")

@@ -32,7 +32,7 @@ def final(found: Found) -> list[str]:
         lines.append(f"  soup       {show(found['soup'])}")
     elif chosen["command"] is not None:
         lines.append(f"  make it    {show(chosen['command'], 4000)}")
-    elif chosen["lambda"] is not None and chosen["ingredients"]:
+    elif chosen["lambda"] is not None and found["can_merge"]:
         lines.append("  make it    the same command with --merge -o soup")
     return lines
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 
 from rsoup.dialects import adapter_folder_of, is_adapter_place
 from rsoup.errors import RefusedFileError, RsoupError, show, show_path
+from rsoup.hub.address import Address, address_of, halves, parse
+from rsoup.hub.place import Fetch, place
 from rsoup.storage.checkpoint_source import CheckpointSource, twins
 from rsoup.storage.files import open_error, open_regular, stays_inside
 from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
@@ -41,27 +42,54 @@ def open_checkpoint(
     variant: str | None = None,
     key: str | None = None,
     leniency: Leniency = STRICT,
+    fetch: Fetch = "cache",
 ) -> CheckpointSource:
-    """The checkpoint at `uri` (a folder or a weight file), everything but the weights read and checked.
+    """The checkpoint at `uri` (a folder, a weight file or an address on the Hub), everything but the weights checked.
 
     A file is safetensors, what torch.save wrote (`key` is its entry that holds the weights), or an archive of
     Stable-Baselines3; a folder is a model's, a pipeline's of diffusers, or holds one such file.
+    Of an address, `fetch` says whether the weights come into the Hub's cache, or only their headers.
 
     Raises AccessError E070x (not there, no permission, no such variant) and RefusedFileError E08xx
-    (malformed, hostile, incomplete, not a format rsoup reads).
+    (malformed, hostile, incomplete, not a format rsoup reads); for addresses E0710 to E0719 and E7510, too.
     """
     shown = show_path(uri)
     if sys.byteorder != "little":
         raise RefusedFileError("E0815", "safetensors are little-endian, this machine is not", where=shown)
-    if "://" in uri:
+    if (both := halves(uri)) is not None:
+        return _open_stacked(both, uri, name, variant, key, leniency, fetch)
+    if (address := address_of(uri)) is not None:
+        return _open_address(address, name, variant, key, leniency, fetch)
+    if "://" in uri and not os.path.lexists(uri):
         raise RefusedFileError(
             "E0810",
-            "rsoup reads local checkpoints",
+            "rsoup reads checkpoints of this machine and of the Hub",
             where=shown,
-            hint="download it first: hf download org/name --local-dir name",
+            hint="copy it to a folder first, or name a model of the Hub: org/name",
         )
     if (both := split_stacked(uri)) is not None:
-        return _open_stacked(both, uri, name, variant, key, leniency)
+        return _open_stacked(both, uri, name, variant, key, leniency, fetch)
+    return _open_here(uri, shown, name, variant, key, leniency)
+
+
+def _open_address(
+    address: Address, name: str | None, variant: str | None, key: str | None, leniency: Leniency, fetch: Fetch
+) -> CheckpointSource:
+    found = place(address, variant=variant, fetch=fetch)
+    try:
+        called = name or address.shown.rpartition("/")[2].partition("@")[0]
+        source = _open_here(found.path, found.shown, called, variant, key, leniency)
+    except BaseException:
+        found.close()
+        raise
+    source.notes = (*found.notes, *source.notes)
+    source.on_close = found.close
+    return source
+
+
+def _open_here(
+    uri: str, shown: str, name: str | None, variant: str | None, key: str | None, leniency: Leniency
+) -> CheckpointSource:
     try:
         status = os.stat(uri)
     except (OSError, ValueError) as error:
@@ -69,7 +97,8 @@ def open_checkpoint(
     folder = uri if stat.S_ISDIR(status.st_mode) else adapter_folder_of(uri)
     if folder is not None:
         called = name or os.path.basename(os.path.abspath(folder))
-        return _open_folder(folder, called, show_path(folder), variant, key, leniency)
+        at = shown if folder == uri else shown.rpartition("/")[0] or show_path(folder)
+        return _open_folder(folder, called, at, variant, key, leniency)
     file_name = os.path.basename(uri)
     with _opened([(uri, shown)], key) as opened:
         found = CheckpointSource(name or file_name, os.path.dirname(uri) or ".", [(file_name, "", opened[0])])
@@ -94,10 +123,12 @@ def _open_stacked(
     variant: str | None,
     key: str | None,
     leniency: Leniency,
+    fetch: Fetch,
 ) -> CheckpointSource:
-    under = open_checkpoint(both[0], name=name, variant=variant, key=key, leniency=leniency)
+    under = open_checkpoint(both[0], name=name, variant=variant, key=key, leniency=leniency, fetch=fetch)
     try:
-        adapter = open_checkpoint(both[1], name=name or os.path.basename(uri.rstrip("/")), leniency=leniency)
+        called = name or os.path.basename(uri.rstrip("/"))
+        adapter = open_checkpoint(both[1], name=called, leniency=leniency, fetch=fetch)
     except BaseException:
         under.close()
         raise
@@ -109,8 +140,8 @@ def _not_there(error: OSError | ValueError, uri: str, shown: str) -> RsoupError:
     """The error for a path that leads nowhere, with what may have been meant."""
     found = open_error(error, shown)
     if isinstance(error, FileNotFoundError) and found.code == "E0701":
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", uri):
-            found.hint = f"a repository of the Hub? download it first: hf download {shown} --local-dir NAME"
+        if parse(uri) is not None:
+            found.hint = f"check the spelling; a model of the Hub would be hf://{shown}"
         elif "," in uri:
             found.hint = "several checkpoints of one reward are one ingredient: NAME=PATH,PATH"
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rsoup.errors import RefusedFileError, listing, show
 from rsoup.storage.files import open_regular, read_whole
@@ -31,7 +31,7 @@ def twins(kind: str, names: Iterable[str]) -> list[str]:
 
 
 class CheckpointSource:
-    """A checkpoint on a disk as a Source: read with pread, never memory-mapped, never interpreted as code."""
+    """A checkpoint as a Source: read with pread, never memory-mapped, never interpreted as code."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class CheckpointSource:
         self.under: CheckpointSource | None = None  # what an adapter sits on, if that was named with it
         self.is_pipeline_lora = False  # a LoRA of diffusers, whose configuration is in its file's metadata
         self.is_one_file = False  # named by itself, so that the folder around it is not the checkpoint's
+        self.on_close: Callable[[], None] | None = None  # what lets go of a place that was made for it alone
         self.side_files = tuple(along)
         self._opened = tuple(file for _, _, file in files)
         self.skipped_files = tuple(skipped) if self.archive is None else (SETTINGS,)
@@ -160,5 +161,8 @@ class CheckpointSource:
         opened, self._opened = self._opened, ()
         for file in opened:
             file.file.close()
+        done, self.on_close = self.on_close, None
+        if done is not None:
+            done()
         if self.under is not None:
             self.under.close()

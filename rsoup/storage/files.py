@@ -8,24 +8,60 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from rsoup.errors import AccessError, RefusedFileError, RsoupError, TargetError, show
 
 MAX_JSON_BYTES = 100_000_000
 
 
+class Elsewhere(Protocol):
+    """The bytes of a file that has only a placeholder here; `stamp` differs when they may differ."""
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """What the bytes are those of."""
+
+    def read(self, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` from byte `start` on."""
+
+
+_elsewhere: dict[
+    tuple[int, int], Elsewhere
+] = {}  # (device, inode) of placeholders, while their folder is there
+
+
+def keep_elsewhere(place: tuple[int, int], found: Elsewhere) -> None:
+    """From now on the file at `place` (device, inode) is read from `found`; whoever made it forgets it, too."""
+    _elsewhere[place] = found
+
+
+def forget_elsewhere(place: tuple[int, int]) -> None:
+    """The file at `place` is about to be removed."""
+    _elsewhere.pop(place, None)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A regular file held open for reading, with what it looked like when it was opened."""
+    """A regular file held open for reading, with what it looked like when it was opened.
+
+    Where it is a placeholder, its bytes come from `elsewhere`.
+    """
 
     path: str
     shown: str
     fd: int
     size: int
-    stamp: tuple[int, int, int, int]
+    stamp: tuple[object, ...]
+    elsewhere: Elsewhere | None = None
 
     def read(self, start: int, buffer: memoryview) -> None:
         """Fill `buffer` from byte `start` on; RefusedFileError E0804 if the file ends too early."""
+        if self.elsewhere is not None:
+            if start + len(buffer) > self.size:
+                raise changed(self.shown)
+            self.elsewhere.read(start, buffer)
+            return
         done = 0
         while done < len(buffer):
             try:
@@ -43,7 +79,7 @@ class OpenFile:
 
     def check_unchanged(self) -> None:
         """Raise RefusedFileError E0804 if size, time of change or identity are not what they were."""
-        if _stamp(os.fstat(self.fd)) != self.stamp:
+        if self.elsewhere is None and _stamp(os.fstat(self.fd)) != self.stamp:
             raise changed(self.shown)
 
     def close(self) -> None:
@@ -78,7 +114,9 @@ def open_regular(path: str, shown: str) -> OpenFile:
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise RefusedFileError("E0807", f"this is {_kind(status.st_mode)}, not a regular file", where=shown)
-    return OpenFile(path, shown, fd, status.st_size, _stamp(status))
+    found = _elsewhere.get((status.st_dev, status.st_ino))
+    stamp = _stamp(status) if found is None else found.stamp
+    return OpenFile(path, shown, fd, status.st_size, stamp, found)
 
 
 def _kind(mode: int) -> str:

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from rsoup.dialects import is_adapter_place
 from rsoup.errors import UsageError, show
+from rsoup.hub.place import at_hand
 from rsoup.mix import format_number
 from rsoup.plan import ARITHMETIC
 from rsoup.recipe import Ingredient, Recipe
@@ -173,6 +174,7 @@ def _absolute(request: Request) -> Request:
 
 
 def _path(text: str) -> str:
+    text = at_hand(text)  # an address of the Hub by its commit, for the whole sweep
     if "://" in text or os.path.lexists(text):
         return text if "://" in text else os.path.abspath(text)
     return "+".join(os.path.abspath(part) for part in text.split("+"))  # CHECKPOINT+ADAPTER
