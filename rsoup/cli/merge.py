@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from rsoup.cli.gates import Gates
+from rsoup.cli.published import Publish
 from rsoup.cli.stopped import Stopped
 from rsoup.console import Console, ProgressBar, table
 from rsoup.errors import UsageError, listing, show
@@ -117,7 +118,14 @@ def mix_text(recipe: Recipe) -> str:
 
 
 def run(
-    recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, gates: Gates, console: Console
+    recipe: Recipe,
+    out: str,
+    *,
+    overwrite: bool,
+    threads: int | None,
+    gates: Gates,
+    console: Console,
+    publish: Publish | None = None,
 ) -> None:
     """Make the soup and show what it is."""
     from rsoup.lora.mounting import makes_adapter
@@ -131,8 +139,9 @@ def run(
         from rsoup.cli.merge_adapter import run as run_adapter
 
         run_adapter(
-            recipe, out, mix_text(recipe), overwrite=overwrite, threads=threads, gates=gates, console=console
-        )
+            recipe, out, mix_text(recipe), overwrite=overwrite, threads=threads, gates=gates, console=console,
+            publish=publish,
+        )  # fmt: skip
         return
     gates.refuse()
     try:
@@ -193,6 +202,9 @@ def run(
         "notes": notes,
         "manifest": dict(result.manifest),
     }
+    if publish is not None:
+        more, data["push"] = publish.publish(result.out, recipe.license, console)
+        lines += more
     console.result("\n".join(lines), data, result.out)
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from rsoup.cli.figures import error_text, ranks_text
 from rsoup.cli.gates import Gates
+from rsoup.cli.published import Publish
 from rsoup.console import Console, ProgressBar
 from rsoup.errors import IncompatibleError, Problem, UsageError, show
 from rsoup.lora.merging import Cooked, check_place, merge_adapters
@@ -29,6 +30,7 @@ def run(
     threads: int | None,
     gates: Gates,
     console: Console,
+    publish: Publish | None = None,
 ) -> None:
     """Make the adapter and show what it is; with `gates.serve`, refuse what that server would not take before it is written."""
     with ProgressBar(console) as bar:
@@ -58,7 +60,11 @@ def run(
             made.header,
         )
         lines.append(f"  serve     {serving}")
-    console.result("\n".join(lines), as_data(made, serving), out)
+    data = as_data(made, serving)
+    if publish is not None:
+        more, data["push"] = publish.publish(out, recipe.license, console)
+        lines += more
+    console.result("\n".join(lines), data, out)
 
 
 def _base(config: Mapping[str, object]) -> str | None:

@@ -175,6 +175,20 @@ def merge(
     license_: License = None,
     serve: Serve = None,
     fail_above_error: FailAboveError = None,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="REPO", help="Publish the soup on the Hub: org/name. See rsoup push."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="--push: a new repository is private.")] = False,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="--push: as a pull request instead of a commit.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="BRANCH", help="--push: to this branch.")
+    ] = None,
+    commit_message: Annotated[
+        str | None, typer.Option("--commit-message", metavar="TEXT", help="--push: the commit's title.")
+    ] = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be read, mixed, copied and written, and stop.")
@@ -198,6 +212,7 @@ def merge(
     """
     from rsoup.cli import merge as command
     from rsoup.cli.gates import Gates
+    from rsoup.cli.published import publish_of
     from rsoup.console import Console
 
     request = command.Arguments(
@@ -209,5 +224,19 @@ def merge(
     console = Console(as_json=json_, quiet=quiet)
     recipe = command.recipe_of(request)
     gates = Gates(fail_above_error, serve)
-    show = command.show_plan if dry_run else command.run
-    show(recipe, out, overwrite=overwrite, threads=threads, gates=gates, console=console)
+    publish = publish_of(
+        push,
+        private=private,
+        create_pr=create_pr,
+        revision=revision,
+        message=commit_message,
+        overwrite=overwrite,
+    )
+    if publish is not None:
+        publish.check()
+    if dry_run:
+        command.show_plan(recipe, out, overwrite=overwrite, threads=threads, gates=gates, console=console)
+        return
+    command.run(
+        recipe, out, overwrite=overwrite, threads=threads, gates=gates, console=console, publish=publish
+    )

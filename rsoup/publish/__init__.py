@@ -1,0 +1,1 @@
+"""Publishing on the Hub: one reviewable commit, a true card, nothing private."""
