@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rsoup import mix as mixes
 from rsoup.errors import UsageError, listing, show
-from rsoup.hub.address import address_of
+from rsoup.hub.address import seen_from
 from rsoup.names import names_for
 from rsoup.quantities import parse_size
 from rsoup.recipe import Ingredient
@@ -246,16 +245,10 @@ class Form:
             self._problems.at(node, f"{what} is expected here, not {node}; write {example}")
 
     def _path(self, text: str) -> str:
-        """`text` seen from the folder of the recipe, unless it is absolute, a URI, or there is no folder."""
+        """`text` seen from the folder of the recipe, unless it is absolute, an address, or there is no folder."""
         if text.startswith("~"):
             raise UsageError("E0220", f"'{show(text)}' starts with '~'", hint="write the path out")
-        if not self._folder or os.path.isabs(text) or "://" in text:
-            return text
-        if (address := address_of(text, self._folder)) is not None:
-            return address.uri
-        whole = os.path.normpath(os.path.join(self._folder, text))
-        parts = [text] if os.path.lexists(whole) else text.split("+")  # CHECKPOINT+ADAPTER
-        return "+".join(os.path.normpath(os.path.join(self._folder, part)) for part in parts)
+        return seen_from(self._folder, text)
 
 
 def _one_of(what: str, choices: Sequence[str]) -> Callable[[str], str]:

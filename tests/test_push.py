@@ -333,6 +333,11 @@ def test_a_merge_publishes_what_it_made(hub: Hub, base_and_two: Folders, tmp_pat
     if kind == "adapter":
         made = make("plain", tmp_path / "adapters")
         inputs = list(made.adapters)
+        for adapter in made.adapters:  # trained from a local folder; what is published names a repository
+            config = json.loads((adapter / "adapter_config.json").read_text())
+            (adapter / "adapter_config.json").write_text(
+                json.dumps({**config, "base_model_name_or_path": "org/base"})
+            )
     line = [
         *inputs,
         "--lambda",
