@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import pytest
 from checkpoints import Family, related, write_folder
 from hypothesis import settings
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; those of the Hub have a server of their own
 settings.register_profile("rsoup", deadline=None)  # a busy machine is no counterexample
 settings.load_profile("rsoup")
 

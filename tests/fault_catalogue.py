@@ -26,10 +26,10 @@ GROUPS = {
     "H": "The output, the disk, the machine",
     "I": "Inputs that change while they are read",
     "J": "Sweeps and evaluators",
+    "K": "The Hub",
 }
 
 LATER_GROUPS = {
-    "K": "the Hub",
     "L": "the installation",
 }
 
@@ -203,6 +203,26 @@ CASES = {
     "J18": Case("A soup that was deleted and is wanted again"),
     "J19": Case("Directions, ties and duplicates on the front"),
     "J20": Case("A clock that jumps while time is taken"),
+    "K1": Case("A token that is expired, revoked or misspelt"),
+    "K2": Case("A token that may only read, found out before the work"),
+    "K3": Case("A gated model"),
+    "K4": Case("A model, revision or file that is not there, or private"),
+    "K5": Case("429 with Retry-After in seconds or as a date"),
+    "K6": Case("5xx, resets, timeouts, a proxy's page with 200"),
+    "K7": Case("A connection that breaks in the middle of a file"),
+    "K8": Case("A server that ignores ranges"),
+    "K9": Case("The right size and wrong bytes"),
+    "K10": Case("A branch that moves during the read"),
+    "K11": Case("A renamed repository"),
+    "K12": Case("Hostile file names from the API"),
+    "K13": Case("A push that breaks before, in or after the commit"),
+    "K14": Case("Somebody else commits meanwhile"),
+    "K15": Case("A push into a repository that holds another model"),
+    "K16": Case("A transfer without Xet, and one with it"),
+    "K17": Case("Tokens in output, files, or sent to another host"),
+    "K18": Case("Local paths, user and host names in what is published"),
+    "K19": Case("Offline, or no network"),
+    "K20": Case("A cache that cannot be written"),
 }
 
 LATER_CASES = {

@@ -88,6 +88,7 @@ def test_a_merge_of_the_hub_is_the_merge_of_the_folders(hub: Hub, tmp_path: Path
     run(hub, tmp_path, "verify", "soup", "org/a", "org/b", "--base", "org/base", "--rederive")
 
 
+@pytest.mark.fault("K19")
 def test_a_second_merge_downloads_nothing_and_offline_needs_no_hub(hub: Hub, tmp_path: Path) -> None:
     """What is in the cache is used; with HF_HUB_OFFLINE no request is made at all."""
     merge(hub, tmp_path)
@@ -136,6 +137,7 @@ def test_the_temporary_folder_is_left_as_it_was(hub: Hub, tmp_path: Path) -> Non
     assert list(spare.iterdir()) == []
 
 
+@pytest.mark.fault("K10")
 def test_a_branch_that_moves_meanwhile_changes_nothing(hub: Hub, tmp_path: Path) -> None:
     """Everything is read by the commit that was resolved first."""
     first = hub.commits("org/a")[0].id
@@ -151,6 +153,7 @@ def test_a_branch_that_moves_meanwhile_changes_nothing(hub: Hub, tmp_path: Path)
     assert f"org/a@{first}" in json.dumps(manifest(tmp_path / "soup"))
 
 
+@pytest.mark.fault("K9")
 def test_wrong_bytes_are_fetched_again_and_twice_wrong_are_refused(hub: Hub, tmp_path: Path) -> None:
     """A flipped byte of the right length is found by the Hub's SHA-256: once it heals, twice it is exit 8."""
     hub.fail("GET storage", flip=200)
@@ -174,6 +177,7 @@ def test_wrong_bytes_are_fetched_again_and_twice_wrong_are_refused(hub: Hub, tmp
         ("GET storage", {"cut_after": 1000}),
     ],
 )
+@pytest.mark.fault("K5", "K6", "K7")
 def test_what_passes_by_itself_is_waited_for(
     hub: Hub, tmp_path: Path, route: str, fault: dict[str, object]
 ) -> None:
@@ -194,6 +198,7 @@ def test_what_passes_by_itself_is_waited_for(
         {"ignore_range": True},
     ],
 )
+@pytest.mark.fault("K7", "K8")
 def test_headers_come_through_the_same_faults(hub: Hub, tmp_path: Path, fault: dict[str, object]) -> None:
     """Ranges continue where they broke, are asked for again, and may be ignored."""
     hub.fail("GET storage", **fault)  # type: ignore[arg-type]
@@ -209,6 +214,7 @@ def test_a_busy_hub_is_exit_75(hub: Hub, tmp_path: Path) -> None:
     assert "same command" in said
 
 
+@pytest.mark.fault("K6")
 def test_a_page_instead_of_weights_is_refused(hub: Hub, tmp_path: Path) -> None:
     """A proxy's HTML with 200 is no header."""
     hub.fail("GET storage", body=b"<html>sign in</html>", times=50)
@@ -219,6 +225,7 @@ def test_a_page_instead_of_weights_is_refused(hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "code"), [("gated", "E0711"), ("private", "E0701"), ("missing", "E0701"), ("revision", "E0713")]
 )
+@pytest.mark.fault("K3", "K4")
 def test_what_may_not_be_read_says_so(hub: Hub, tmp_path: Path, kind: str, code: str) -> None:
     """Gated, private, missing, no such revision: one line what, one line what to do, exit 7."""
     folder = tmp_path / "b"
@@ -239,6 +246,7 @@ def test_what_may_not_be_read_says_so(hub: Hub, tmp_path: Path, kind: str, code:
     assert "Traceback" not in said
 
 
+@pytest.mark.fault("K19")
 def test_an_unreachable_hub_is_said_at_once(hub: Hub, tmp_path: Path) -> None:
     """No network: exit 75, in words, unless the cache has it."""
     merge(hub, tmp_path)
@@ -249,6 +257,7 @@ def test_an_unreachable_hub_is_said_at_once(hub: Hub, tmp_path: Path) -> None:
     assert "E7510" in said
 
 
+@pytest.mark.fault("K11")
 def test_a_renamed_model_is_read_and_the_new_name_said(hub: Hub, tmp_path: Path) -> None:
     """The redirect is followed, and printed."""
     hub.rename("org/b", "org/better")
@@ -257,6 +266,7 @@ def test_a_renamed_model_is_read_and_the_new_name_said(hub: Hub, tmp_path: Path)
     assert "org/b was renamed: it is org/better now" in said
 
 
+@pytest.mark.fault("K1")
 def test_a_rejected_token_is_not_a_missing_model(hub: Hub, tmp_path: Path) -> None:
     """A token that the Hub does not know is named as the trouble, and never shown."""
     said = run(hub, tmp_path, "check", "org/a", "org/b", code=7, token="hf_unknown")
@@ -308,6 +318,7 @@ def test_adapters_of_the_hub_make_an_adapter(hub: Hub, tmp_path: Path) -> None:
     assert alike(tmp_path / "soup", tmp_path / "here")
 
 
+@pytest.mark.fault("K12")
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     """A list of files with a hostile name in it is refused whole, before anything is downloaded."""
     write_folder(tmp_path / "a", related(1).base)
@@ -328,3 +339,23 @@ def test_a_recipe_may_name_addresses_and_paths(hub: Hub, tmp_path: Path) -> None
     run(hub, tmp_path, "merge", "a", "b", "--lambda", "0.6,0.4", "-o", "here")
 
     assert alike(tmp_path / "soup", tmp_path / "here")
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "E0715"), (418, "E0719")])
+def test_other_refusals_of_the_hub_are_told(hub: Hub, tmp_path: Path, status: int, code: str) -> None:
+    """A 403 that is no gate, and an answer nobody expects: exit 7, with what to do."""
+    hub.fail("/api/models/org/a", status=status, times=50)
+    said = run(hub, tmp_path, "check", "--headers", "org/a", "org/b", code=7)
+
+    assert code in said
+    assert "hint" in said
+
+
+@pytest.mark.fault("K20")
+def test_a_cache_that_cannot_be_written_is_told(hub: Hub, tmp_path: Path) -> None:
+    """Exit 6, with the variable that names another place."""
+    (tmp_path / "full").write_text("no folder")
+    said = run(hub, tmp_path, "check", "org/a", "org/b", code=6, HF_HOME=str(tmp_path / "full"))
+
+    assert "E0605" in said
+    assert "HF_HOME" in said

@@ -72,7 +72,8 @@ def answered(error: BaseException | None, where: str) -> RsoupError:
         what = "too many requests" if status == 429 else f"it answers {status}"
         return BusyError("E7510", f"the Hub cannot serve this now: {what}", where=where, hint=_AGAIN)
     if status is not None:
-        return AccessError("E0719", f"the Hub answers {status} to a simple question", where=where)
+        return AccessError("E0719", f"the Hub answers {status} to a simple question", where=where,
+                           hint="is HF_ENDPOINT the Hub, and no proxy between?")  # fmt: skip
     return _unreachable(error, where)
 
 
