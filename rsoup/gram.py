@@ -5,29 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+from rsoup.backends import Array, Backend
 
 Gram = list[list[float]]
 """Gᵢⱼ = ⟨δᵢ, δⱼ⟩ in float64, δᵢ = θᵢ − θ₀."""
 
 
-def products(rows: torch.Tensor) -> list[float]:
-    """⟨rᵢ, rⱼ⟩ for i ≤ j of `rows` (k, n) float64 → k(k+1)/2 floats, row by row of the upper triangle."""
-    import torch
-
-    return [value for i in range(len(rows)) for value in torch.mv(rows[i:], rows[i]).tolist()]
-
-
-def finite_products(rows: torch.Tensor) -> list[float]:
-    """`products` over the elements that are finite in every row; the others are set to 0 in `rows`."""
-    found = products(rows)
+def finite_products(backend: Backend, rows: Array) -> list[float]:
+    """`backend.products` over the elements that are finite in every row; the others are set to 0 in `rows`."""
+    found = backend.products(rows)
     if math.isfinite(sum(found)):
         return found
-    rows[:, ~rows.isfinite().all(0)] = 0.0
-    return products(rows)
+    rows[:, ~backend.finite(rows).all(0)] = 0.0
+    return backend.products(rows)
 
 
 def unfold(upper: Sequence[float], count: int) -> Gram:

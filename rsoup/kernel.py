@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from rsoup.backends import Array
 from rsoup.digests import ChunkHasher, fingerprint_hasher
 from rsoup.gram import finite_products
 from rsoup.mixture import Mixture, RunRecord
 from rsoup.plan import Plan, Run, TensorPlan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
-
-if TYPE_CHECKING:
-    import torch
+from rsoup.tensors import DType
 
 
 def mix_run(
@@ -37,6 +35,18 @@ def mix_run(
     The plans are over the same `sources` and tensors. Without `digests`, the records hold none.
     Raises IncompatibleError E0304 (a checkpoint holds NaN or infinity), E0305 (the sum leaves the dtype).
     """
+    with scratch.backend.quiet():
+        return _mixed(plans, run, sources, sinks, scratch, digests)
+
+
+def _mixed(
+    plans: Sequence[Plan],
+    run: Run,
+    sources: Sequence[Source],
+    sinks: Sequence[Sink],
+    scratch: Scratch,
+    digests: bool,
+) -> list[RunRecord]:
     tensors = [plan.tensors[run.tensor] for plan in plans]
     groups: dict[int, list[int]] = {}
     for i, tensor in enumerate(tensors):
@@ -67,7 +77,7 @@ def _copy_run(
         data = scratch.raw_bytes[: min(scratch.slice_elements * 8, stop - start)]
         source.read(tensor.name, start, data)
         if tensor.spec.dtype.kind == "float":
-            kept += _count_nonfinite(scratch.raw[: len(data)].view(tensor.spec.dtype.torch))
+            kept += _count_nonfinite(scratch, tensor.spec.dtype, len(data) * 8 // bits)
         if digests:
             hasher.update(data)
             fingerprints.update(data)
@@ -78,13 +88,17 @@ def _copy_run(
     return RunRecord(run.tensor, hasher.digests(), read, kept_nonfinite=kept)
 
 
-def _count_nonfinite(values: torch.Tensor) -> int:
-    import torch
-
-    wide = values if values.element_size() >= 4 else values.to(torch.float32)
-    if math.isfinite(wide.sum(dtype=torch.float64).item()):
-        return 0
-    return int((~torch.isfinite(wide)).sum().item())
+def _count_nonfinite(scratch: Scratch, dtype: DType, count: int) -> int:
+    backend, found = scratch.backend, 0
+    for start in range(
+        0, count, scratch.slice_elements
+    ):  # the raw buffer holds several slices of small elements
+        stored = scratch.typed(dtype, count)[start : start + scratch.slice_elements]
+        wide = scratch.acc[: len(stored)]
+        backend.widen(dtype, stored, wide)
+        if not all(map(math.isfinite, backend.extremes(wide))):
+            found += int((~backend.finite(wide)).sum())
+    return found
 
 
 class _Loop:
@@ -124,18 +138,22 @@ class _Loop:
         inputs = {reader: hasher.digests() for reader, hasher in self.hashers.items()}
         return [soup.record(self.run_.tensor, inputs) for soup in self.soups]
 
-    def _read(self, reader: int, start: int, count: int) -> torch.Tensor:
+    def _read(self, reader: int, start: int, count: int) -> Array:
         """The raw elements of a checkpoint; they stay in the scratch until the next read."""
         dtype = self.sources[reader].header[self.name].dtype
         data = self.scratch.raw_bytes[: count * dtype.itemsize]
         self.sources[reader].read(self.name, start * dtype.itemsize, data)
         return self.scratch.typed(dtype, count)
 
+    def _read_again(self, reader: int, start: int, count: int) -> tuple[DType, Array]:
+        return self.sources[reader].header[self.name].dtype, self._read(reader, start, count)
+
     def _slice(self, start: int, count: int) -> None:
         rows = self.scratch.rows()[: len(self.row_of), :count] if self.keep_rows else None
         for soup in self.soups:
             soup.begin()
         for reader in self.readers:
+            dtype = self.sources[reader].header[self.name].dtype
             raw = self._read(reader, start, count)
             data = self.scratch.raw_bytes[: raw.nbytes]
             if reader in self.hashers:
@@ -144,15 +162,15 @@ class _Loop:
                 if soup.tensor.copy_from == reader:
                     soup.put(start, data)
             if rows is None:
-                self.soups[0].add(reader, raw)
+                self.soups[0].add(reader, raw, dtype)
             else:
-                rows[self.row_of[reader]].copy_(raw)
+                self.scratch.backend.widen(dtype, raw, rows[self.row_of[reader]])
         for soup in self.soups:
             self._finish(soup, rows, start, count)
         if rows is not None and self.base is not None:
             self._measure(rows)
 
-    def _finish(self, soup: Mixture, rows: torch.Tensor | None, start: int, count: int) -> None:
+    def _finish(self, soup: Mixture, rows: Array | None, start: int, count: int) -> None:
         if soup.copies:
             assert rows is not None
             soup.count_nonfinite(rows[self.row_of[soup.readers[0]]])
@@ -163,20 +181,20 @@ class _Loop:
             if soup.needs_equal:
                 used = [rows[self.row_of[reader]] for reader in soup.coefficients]
                 soup.keep_equal(used, self.scratch.acc[:count])
-        rounded = soup.round(count, start, lambda reader: self._read(reader, start, count))
+        rounded = soup.round(count, start, lambda reader: self._read_again(reader, start, count))
         soup.put(start, self.scratch.out_bytes[: rounded.nbytes])
 
-    def _measure(self, rows: torch.Tensor) -> None:
+    def _measure(self, rows: Array) -> None:
         """The inner products of this slice; `rows` are used up."""
         whole = [soup for soup in self.soups if soup.bad is None]
         for soup in self.soups:
             if soup.bad is not None:
                 own = rows[self._rows_of(soup)]
                 own[:, soup.bad] = 0.0
-                own[:-1].sub_(own[-1])
+                own[:-1] -= own[-1]
                 soup.measure(own, {})
         if whole:
-            rows[:-1].sub_(rows[-1])
+            rows[:-1] -= rows[-1]
         found: dict[tuple[int, ...], list[float]] = {}
         for soup in whole:
             known = soup.deltas in found or len(soup.deltas) == len(rows) - 1
@@ -188,7 +206,12 @@ class _Loop:
 
 def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratch) -> RunRecord:
     """The inner products of the deltas of one run; nothing is written."""
-    tensor = plan.tensors[run.tensor]
+    with scratch.backend.quiet():
+        return _products(plan, run, sources, scratch)
+
+
+def _products(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratch) -> RunRecord:
+    tensor, backend = plan.tensors[run.tensor], scratch.backend
     if plan.base is None or not plan.needs_gram(tensor):
         return RunRecord(run.tensor)
     deltas = tuple(range(plan.base))
@@ -201,9 +224,9 @@ def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratc
             sources[reader].read(
                 tensor.name, start * dtype.itemsize, scratch.raw_bytes[: count * dtype.itemsize]
             )
-            rows[reader, :count].copy_(scratch.typed(dtype, count))
+            backend.widen(dtype, scratch.typed(dtype, count), rows[reader, :count])
         for reader in deltas:
-            rows[reader, :count].sub_(rows[plan.base, :count])
-        part = finite_products(rows[: plan.base + 1, :count])
+            rows[reader, :count] -= rows[plan.base, :count]
+        part = finite_products(backend, rows[: plan.base + 1, :count])
         total = [a + b for a, b in zip(total, part, strict=True)] if total else part
     return RunRecord(run.tensor, deltas=deltas, products=tuple(total))

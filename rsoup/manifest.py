@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 
 import rsoup
 from rsoup.digests import DIGEST
@@ -131,14 +132,12 @@ def distances_json(distances: Distances, names: Sequence[str]) -> dict[str, obje
 
 
 def _run(seconds: float) -> dict[str, object]:
-    import torch
-
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     moment = int(epoch) if epoch is not None and epoch.isdigit() else time.time()
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
+        **{name: metadata.version(name) for name in ("numpy", "torch")},
         "platform": f"{platform.system().lower()}-{platform.machine()}",
         "seconds": round(seconds, 3),
     }

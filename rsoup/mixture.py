@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from rsoup.backends import Array
 from rsoup.digests import ChunkHasher
 from rsoup.errors import IncompatibleError, show
-from rsoup.gram import products, unfold
+from rsoup.gram import unfold
 from rsoup.plan import Plan, TensorPlan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink
+from rsoup.tensors import DTYPES, DType
 
-if TYPE_CHECKING:
-    import torch
-
-    ReadAgain = Callable[[int], torch.Tensor]
+ReadAgain = Callable[[int], tuple[DType, Array]]
+_NEARLY = 1 - 2.0**-20  # the sum is rounded to float32 first, which may lift it to the limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,9 @@ class Mixture:
         self.coefficients = {term.checkpoint: term.coefficient for term in tensor.terms}
         self.copies = tensor.copy_from is not None
         self.needs_equal = tensor.spec.dtype.name == "F64" and len(tensor.terms) > 1
-        self.bad: torch.Tensor | None = None  # the elements of this slice that are left out of the distances
+        self.bad: Array | None = None  # the elements of this slice that are left out of the distances
         self._sink = sink
-        self._scratch = scratch
+        self._scratch, self._backend = scratch, scratch.backend
         self._hasher = ChunkHasher() if digests else None
         self._products: list[float] = []
         self._error_squared = 0.0
@@ -73,24 +72,22 @@ class Mixture:
             self._hasher.update(data)
         self._sink.write(self.tensor.name, start * self.tensor.spec.dtype.itemsize, data)
 
-    def add(self, reader: int, values: torch.Tensor) -> None:
-        """Add c·θ of one checkpoint to the sum; `values` are float64, or are widened in place of the sum."""
-        import torch
-
+    def add(self, reader: int, values: Array, dtype: DType = DTYPES["F64"]) -> None:
+        """Add c·θ of one checkpoint to the sum; `values` are stored as `dtype`, and widened in place of the sum."""
         coefficient = self.coefficients.get(reader)
         if coefficient is None:
             return
         acc, product = self._scratch.acc[: len(values)], self._scratch.product[: len(values)]
         target = acc if self._first else product
-        if values.dtype != torch.float64:
-            target.copy_(values)
+        if dtype.name != "F64":
+            self._backend.widen(dtype, values, target)
             values = target
-        torch.mul(values, coefficient, out=target)
+        self._backend.multiply(values, coefficient, target)
         if not self._first:
-            acc.add_(product)
+            acc += product
         self._first = False
 
-    def keep_equal(self, rows: list[torch.Tensor], acc: torch.Tensor) -> None:
+    def keep_equal(self, rows: list[Array], acc: Array) -> None:
         """Where all summands are the same float64, the soup is it too: their rounded sum might not be."""
         if len(rows) < 2 or not math.isclose(math.fsum(self.coefficients.values()), 1.0):
             return
@@ -99,64 +96,60 @@ class Mixture:
             equal &= rows[0] == row
         acc[equal] = rows[0][equal]
 
-    def count_nonfinite(self, values: torch.Tensor) -> None:
+    def count_nonfinite(self, values: Array) -> None:
         """Elements that are carried over as they are, whatever they are; `values` are a copied checkpoint's."""
-        if not _finite(values):
-            self._carry((~values.isfinite()).nonzero().flatten())
+        if not all(map(math.isfinite, self._backend.extremes(values))):
+            self._carry(self._backend.indices(~self._backend.finite(values)))
 
-    def round(self, count: int, start: int, read_again: ReadAgain) -> torch.Tensor:
+    def round(self, count: int, start: int, read_again: ReadAgain) -> Array:
         """The sum, rounded once to the soup's dtype. Raises IncompatibleError E0304, E0305."""
-        acc = self._scratch.acc[:count]
-        out = self._scratch.typed_out(self.tensor.spec.dtype, count)
-        finite = _finite(acc)
-        out.copy_(acc)
-        if not finite or (self.tensor.may_overflow and self._reaches_overflow(acc)):
+        acc, dtype = self._scratch.acc[:count], self.tensor.spec.dtype
+        out = self._scratch.typed_out(dtype, count)
+        self._backend.narrow(dtype, acc, out)
+        low, high = self._backend.extremes(acc)
+        if not max(-low, high) < dtype.overflow * _NEARLY:  # not for NaN either
             self._check(out, acc, start, read_again)
         if self.base is not None:
             self._measure_rounding(out, acc)
         return out
 
-    def _measure_rounding(self, out: torch.Tensor, acc: torch.Tensor) -> None:
-        import torch
-
+    def _measure_rounding(self, out: Array, acc: Array) -> None:
         error = self._scratch.product[: len(acc)]
-        error.copy_(out)
-        error.sub_(acc)
+        self._backend.widen(self.tensor.spec.dtype, out, error)
+        error -= acc
         if self.bad is not None:
             error[self.bad] = 0.0
-        self._error_squared += torch.dot(error, error).item()
+        self._error_squared += self._backend.square(error)
 
-    def _reaches_overflow(self, acc: torch.Tensor) -> bool:
-        import torch
-
-        low, high = torch.aminmax(acc)
-        return max(-low.item(), high.item()) >= self.tensor.spec.dtype.overflow
-
-    def _carry(self, bad: torch.Tensor) -> None:
+    def _carry(self, bad: Array) -> None:
         self.bad = bad
         self._kept_nonfinite += len(bad)
 
-    def _check(self, out: torch.Tensor, acc: torch.Tensor, start: int, read_again: ReadAgain) -> None:
-        """Non-finite elements: carried over where every checkpoint holds the same bits, refused elsewhere."""
-        import torch
-
-        dtype = self.tensor.spec.dtype
-        too_large = acc.abs() >= dtype.overflow  # torch may saturate fp8 instead of saying so
-        bad = torch.nonzero(too_large | ~out.to(torch.float64).isfinite()).flatten()
+    def _check(self, out: Array, acc: Array, start: int, read_again: ReadAgain) -> None:
+        """Non-finite elements: carried over where every checkpoint holds the same value, refused elsewhere."""
+        backend, dtype = self._backend, self.tensor.spec.dtype
+        stored = self._scratch.product[: len(acc)]
+        backend.widen(dtype, out, stored)
+        too_large = abs(acc) >= dtype.overflow  # the cast to fp8 may saturate instead of saying so
+        bad = backend.indices(too_large | ~backend.finite(acc) | ~backend.finite(stored))
         if not len(bad):
             return
-        raw = [read_again(reader)[bad].clone() for reader in self.coefficients]
-        values = [row.to(torch.float64) for row in raw]
-        shared = ~values[0].isfinite()
+        rows = [(kind, read[bad]) for kind, read in map(read_again, self.coefficients)]
+        values = [self._widened(*row) for row in rows]
+        shared = ~backend.finite(values[0])
         for row in values[1:]:
-            shared &= row.view(torch.int64) == values[0].view(torch.int64)
-        out[bad[shared]] = raw[0][shared].to(out.dtype)
+            shared &= backend.same_bits(row, values[0])
+        kind, kept = rows[0]
+        if kind != dtype:
+            kept = backend.view(backend.buffer(len(bad) * dtype.itemsize), dtype)
+            backend.narrow(dtype, values[0], kept)
+        out[bad[shared]] = kept[shared]
         if bool(shared.all()):
             self._carry(bad)
             return
         name = show(self.tensor.name)
         for reader, row in zip(self.coefficients, values, strict=True):
-            broken = bad[~row.isfinite() & ~shared]
+            broken = bad[~backend.finite(row) & ~shared]
             if len(broken):
                 raise IncompatibleError(
                     "E0304",
@@ -170,22 +163,27 @@ class Mixture:
             hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
         )
 
-    def measure(self, rows: torch.Tensor, found: dict[tuple[int, ...], list[float]]) -> None:
+    def _widened(self, dtype: DType, stored: Array) -> Array:
+        wide = self._backend.doubles(len(stored))
+        self._backend.widen(dtype, stored, wide)
+        return wide
+
+    def measure(self, rows: Array, found: dict[tuple[int, ...], list[float]]) -> None:
         """Add the inner products of a slice; `rows` are (deltas in ascending order…, θ₀).
 
         `found` has those of this slice that are known. Raises IncompatibleError E0304 for a broken base.
         """
-        part = found.get(self.deltas) or products(rows)
-        if not math.isfinite(sum(part)) and not bool(rows[-1].isfinite().all()):
+        part = found.get(self.deltas) or self._backend.products(rows)
+        if not math.isfinite(sum(part)) and not bool(self._backend.finite(rows[-1]).all()):
             self._refuse_base(rows[-1])
         found[self.deltas] = part
         self._products = (
             [a + b for a, b in zip(self._products, part, strict=True)] if self._products else list(part)
         )
 
-    def _refuse_base(self, theta0: torch.Tensor) -> None:
+    def _refuse_base(self, theta0: Array) -> None:
         assert self.base is not None
-        number = int((~theta0.isfinite()).sum())
+        number = int((~self._backend.finite(theta0)).sum())
         raise IncompatibleError(
             "E0304",
             f"tensor '{show(self.tensor.name)}' of '{show(self.names[self.base])}' is NaN or infinite in {number} of its elements, where the others are not",
@@ -213,7 +211,3 @@ class Mixture:
         shares = [self.coefficients.get(reader, 0.0) for reader in self.deltas]
         pairs = ((i, j) for i in range(len(shares)) for j in range(len(shares)))
         return max(0.0, sum(shares[i] * shares[j] * gram[i][j] for i, j in pairs))
-
-
-def _finite(values: torch.Tensor) -> bool:
-    return math.isfinite(values.sum().item()) or bool(values.isfinite().all())

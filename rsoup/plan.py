@@ -27,8 +27,7 @@ class TensorPlan:
     """What becomes of one tensor: mixed from `terms`, or its bytes copied from checkpoint `copy_from`.
 
     `read` are the checkpoints that are read for it, the base at most as the last, where `measured` says
-    that the distances from the base are taken on the way. `may_overflow`: the sum can leave the dtype.
-    `alike` are checkpoints known to hold the very bytes that are copied, without being read again.
+    that the distances from the base are taken on the way. `alike` are checkpoints known to hold the very bytes that are copied, without being read again.
     """
 
     name: str
@@ -36,7 +35,6 @@ class TensorPlan:
     terms: tuple[Term, ...]
     copy_from: int | None = None
     measured: bool = False
-    may_overflow: bool = False
     alike: tuple[int, ...] = ()
 
 
@@ -257,16 +255,12 @@ def _tensor_plan(
             alike=alike,
         )
     one = summands[0] if len(summands) == 1 and summands[0].coefficient == 1.0 else None
-    reach = sum(
-        abs(term.coefficient) * spec.stored.maximum for term, spec in zip(summands, specs, strict=True)
-    )
     return TensorPlan(
         name=name,
         spec=TensorSpec(dtype, sources[0].header[name].shape),
         terms=summands,
         copy_from=one.checkpoint if one is not None and specs[0].dtype == dtype else None,
         measured=measured,
-        may_overflow=reach > dtype.maximum * (1 + 1e-12) or any(spec.kept for spec in specs),
     )
 
 

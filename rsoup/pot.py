@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
+from rsoup.backends import Kind, kind_for, make
 from rsoup.kernel import measure_run, mix_run
 from rsoup.mixture import RunRecord
 from rsoup.plan import Block, Plan
@@ -100,9 +101,11 @@ def _run(
     on_block: Callable[[Block, Result], None],
     threads: int | None,
 ) -> None:
+    kind = backend_of(plan, sources)
+
     def worker(stop: threading.Event) -> Callable[[tuple[int, Block]], Result]:
         alone()
-        scratch = _scratch(plan, len(sources))
+        scratch = _scratch(plan, len(sources), kind)
         watched = [cast("Source", _Watched(source, stop)) for source in sources]
 
         def cooked(numbered: tuple[int, Block]) -> Result:
@@ -115,6 +118,11 @@ def _run(
     count = max(1, min(threads or default_threads(), len(blocks)))
     with torch_threads():
         each(enumerate(blocks), worker, lambda numbered, record: on_block(numbered[1], record), threads=count)
+
+
+def backend_of(plan: Plan, sources: Sequence[Source]) -> Kind:
+    """Who computes a plan over these sources."""
+    return kind_for(plan.read_nbytes([source.header for source in sources]))
 
 
 class _Watched:
@@ -131,10 +139,10 @@ class _Watched:
         self._read(tensor, start, buffer)
 
 
-def _scratch(plan: Plan, checkpoints: int) -> Scratch:
+def _scratch(plan: Plan, checkpoints: int, kind: Kind) -> Scratch:
     """One thread's buffers, all of them made now. Raises TargetError E0608 where there is no memory for them."""
     try:
-        scratch = Scratch(checkpoints)
+        scratch = Scratch(checkpoints, make(kind))
         if plan.base is not None:
             scratch.rows()
     except (RuntimeError, MemoryError) as error:  # torch says RuntimeError

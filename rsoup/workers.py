@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from importlib import import_module
+from typing import Final, TypeVar
 
 from rsoup.errors import TargetError
 
@@ -20,6 +22,15 @@ Result = TypeVar("Result")
 
 class StoppedError(Exception):
     """What a worker may raise when it finds that all are to stop: it ends, and nothing is reported."""
+
+
+_here: Final = threading.local()
+
+
+def stopping() -> bool:
+    """Whether the loop that this thread works for stops: then StoppedError ends what takes long, a wait for a network."""
+    stop: threading.Event | None = getattr(_here, "stop", None)
+    return stop is not None and stop.is_set()
 
 
 def default_threads() -> int:
@@ -48,6 +59,7 @@ def each(
     ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def loop() -> None:
+        _here.stop = stop
         try:
             work = worker(stop)
             while not stop.is_set():
@@ -106,19 +118,23 @@ def no_memory(message: str) -> TargetError:
 
 
 def alone() -> None:
-    """Keep torch from starting threads of its own in this thread: there is one per processor already."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Keep torch, where it is loaded, from starting threads of its own: there is one of ours per processor already."""
+    if (set_threads := getattr(sys.modules.get("torch"), "set_num_threads", None)) is not None:
+        set_threads(1)
 
 
 @contextmanager
-def torch_threads() -> Iterator[None]:
-    """Put torch's number of threads back afterwards: `alone` sets it for the whole process."""
-    import torch
+def torch_threads(*, load: bool = False) -> Iterator[None]:
+    """Put torch's number of threads back afterwards, if it is loaded: `alone` sets it for the whole process.
 
-    before = torch.get_num_threads()
+    `load` is for work that torch does: it is imported here, before any thread does.
+    """
+    if load:
+        import_module("torch")
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch is not None else 0
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch is not None:
+            torch.set_num_threads(before)

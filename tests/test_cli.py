@@ -857,7 +857,7 @@ def test_an_option_after_two_dashes_is_a_path(warm: Warm, base_and_two: Folders)
 @pytest.mark.fault("L1")
 def test_a_missing_library_is_told(base_and_two: Folders) -> None:
     """Where a library cannot be imported the installation is said to be incomplete, with what to type."""
-    program = "import sys; sys.modules['torch'] = None; sys.argv = ['rsoup', *sys.argv[1:]]; from rsoup.cli import main; main()"
+    program = "import sys; sys.modules['blake3'] = None; sys.argv = ['rsoup', *sys.argv[1:]]; from rsoup.cli import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", program, "merge", "one", "two", "--uniform", "-o", "soup"],
         cwd=base_and_two.root, capture_output=True, text=True, check=False,

@@ -386,13 +386,10 @@ def test_a_folder_that_may_not_change(warm: Warm, two_models: list[str], tmp_pat
 
 @pytest.mark.fault("H18")
 def test_a_limit_on_memory(two_models: list[str], tmp_path: Path) -> None:
-    """With less memory than torch needs the merge exits 6 in words, or works; it never ends in a traceback.
-
-    127 is the C library's own end, where it has no memory for a thread of torch's.
-    """
+    """With less memory than its libraries need the merge exits 6 in words, or works; it never ends in a traceback."""
     recipe_args = ["merge", *two_models, *HALF, "--threads", "1"]
     codes = []
-    for megabytes in (150, 400, 800):
+    for megabytes in (60, 400, 800):
         limit = megabytes << 20
         out = tmp_path / f"soup{megabytes}"
         ended = subprocess.run(
@@ -407,7 +404,7 @@ def test_a_limit_on_memory(two_models: list[str], tmp_path: Path) -> None:
         assert out.exists() == (ended.returncode == 0)
 
     assert codes[0] == 6
-    assert set(codes) <= {0, 6, 127}
+    assert set(codes) <= {0, 6}
     assert stray(tmp_path) == []
 
 

@@ -30,6 +30,7 @@ from test_arithmetic import BYTES, SIGNIFICAND, finite, ulp
 
 import rsoup
 from rsoup import plan as plans
+from rsoup.backends import make
 from rsoup.digests import ChunkHasher, file_digest, tensor_digest
 from rsoup.errors import RsoupError
 from rsoup.kernel import mix_run
@@ -265,7 +266,7 @@ def test_a_soup_of_soups_is_nearly_the_flat_one(seed: int, dtype: str) -> None:
 
 def sliced(plan: plans.Plan, sources: list[MemorySource], slice_elements: int) -> dict[str, bytes]:
     """The soup cooked in slices of so many elements."""
-    sink, scratch = MemorySink(plan.header), Scratch(len(sources), slice_elements)
+    sink, scratch = MemorySink(plan.header), Scratch(len(sources), make("numpy"), slice_elements)
     for block in plan.blocks():
         for run in block.runs:
             mix_run([plan], run, sources, [sink], scratch)

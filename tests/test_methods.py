@@ -15,8 +15,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import rsoup
+from rsoup.backends import Kind
+from rsoup.backends import make as backend_of
 from rsoup.errors import IncompatibleError, UsageError
-from rsoup.gram import GramSum, finite_products, grouped, products, unfold
+from rsoup.gram import GramSum, finite_products, grouped, unfold
 from rsoup.methods import METHODS, Term, slerp, terms
 from rsoup.recipe import Ingredient as Named
 from rsoup.recipe import Rule
@@ -362,20 +364,26 @@ def test_update_error(tmp_path: Path, dtype: str, low: float, high: float) -> No
     assert low < result.update_error < high
 
 
-def test_gram_of_rows() -> None:
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_gram_of_rows(kind: Kind) -> None:
     """`products` is the upper triangle of R·Rᵀ; `unfold` its inverse; `grouped` that of the groups' means."""
-    rows = torch.randn(4, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    reference = rows.numpy() @ rows.numpy().T
+    backend = backend_of(kind)
+    rows = backend.doubles(4, 1000)
+    rows[:] = (np.asarray if kind == "numpy" else torch.from_numpy)(
+        np.random.default_rng(0).normal(size=(4, 1000))
+    )
+    reference = np.asarray(rows) @ np.asarray(rows).T
 
-    gram = unfold(products(rows), 4)
+    gram = unfold(backend.products(rows), 4)
 
     assert np.allclose(reference, gram, rtol=1e-12)
-    means = np.stack([rows[:2].mean(0).numpy(), rows[2:3].mean(0).numpy()])
+    means = np.stack([np.asarray(rows[:2].mean(0)), np.asarray(rows[2:3].mean(0))])
     assert np.allclose(means @ means.T, grouped(gram, [(0, 1), (2,)]), rtol=1e-12)
     rows[1, 7] = math.nan
     rows[3, 9] = math.inf
-    good = rows[:, [i for i in range(1000) if i not in (7, 9)]].numpy()
-    assert np.allclose(good @ good.T, unfold(finite_products(rows), 4), rtol=1e-12)
+    good = rows[:, [i for i in range(1000) if i not in (7, 9)]]
+    good = np.asarray(good)
+    assert np.allclose(good @ good.T, unfold(finite_products(backend, rows), 4), rtol=1e-12)
 
 
 def test_what_was_read_in_different_tensors_has_no_cosine() -> None:

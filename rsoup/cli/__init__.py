@@ -99,12 +99,20 @@ def _known(error: Exception) -> RsoupError | None:
     if hasattr(error, "format_message"):  # every complaint of Typer about the command line
         path = getattr(getattr(error, "ctx", None), "command_path", "rsoup")
         return UsageError("E0200", show(error.format_message(), 400), hint=f"{path} --help")
-    memory = "there is not enough memory for Python and torch"
+    memory = "there is not enough memory for Python and its libraries"
     if isinstance(error, MemoryError):
-        return TargetError("E0608", memory, hint="rsoup needs some 500 MB, whatever the model's size")
+        return TargetError(
+            "E0608",
+            memory,
+            hint="rsoup needs some 300 MB, 500 where torch computes, whatever the size of the model",
+        )
     if isinstance(error, ImportError):
         if "map segment" in str(error) or "allocate memory" in str(error):
-            return TargetError("E0608", memory, hint="rsoup needs some 500 MB, whatever the model's size")
+            return TargetError(
+                "E0608",
+                memory,
+                hint="rsoup needs some 300 MB, 500 where torch computes, whatever the size of the model",
+            )
         hint = "install it again: pip install --upgrade rewarded-soups"
         return RsoupError("E0100", f"the installation is incomplete: {show(error)}", hint=hint)
     if isinstance(error, OSError):

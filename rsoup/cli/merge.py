@@ -18,7 +18,7 @@ from rsoup.request import Request, make
 from rsoup.storage.parts import is_held, leftovers, resumable
 from rsoup.storage.target import free_bytes, size_text
 
-TORCH_BYTES = 150_000_000
+START_NBYTES = {"numpy": 60_000_000, "torch": 150_000_000}  # Python, libraries and headers, nothing read yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +238,15 @@ def show_plan(
         )
         return
     gates.refuse()
+    from rsoup.backends import kind_for
     from rsoup.scratch import scratch_nbytes
     from rsoup.workers import default_threads
 
     with prepared(recipe, out, overwrite=overwrite, fetch="headers") as ready:
         plan, count = ready.plan, threads or default_threads()
-        memory = TORCH_BYTES + count * scratch_nbytes(len(ready.sources), measured=plan.base is not None)
+        memory = START_NBYTES[kind_for(ready.read_nbytes)] + count * scratch_nbytes(
+            len(ready.sources), ready.read_nbytes, measured=plan.base is not None
+        )
         mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
         free = free_bytes(os.path.dirname(os.path.abspath(out)))
         rows = [[file.name, size_text(file.nbytes), str(len(file.tensors))] for file in plan.files]

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rsoup.backends import Array, Backend
 from rsoup.errors import TargetError
-from rsoup.gram import finite_products, products
+from rsoup.gram import finite_products
 from rsoup.storage.protocols import Source
 from rsoup.tensors import DTYPES, DType
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     Ints = np.ndarray[Any, np.dtype[Any]]
 
@@ -65,8 +65,8 @@ def _added(one: list[_Number], other: list[_Number]) -> list[_Number]:
 class Views:
     """A thread's buffers as the rows of one slice: one row per checkpoint, the reference's last."""
 
-    typed: torch.Tensor | None  # the stored elements; None for what is no float
-    rows: torch.Tensor  # float64
+    typed: Array | None  # the stored elements; None for what is no float
+    rows: Array  # float64
     bits: Ints  # the stored elements as signed integers of their size
     keys: Ints  # as many integers three times: a mask, the highest, the lowest
     flags: Ints
@@ -76,36 +76,36 @@ class Views:
 class Kernel:
     """The buffers of one thread, made once, and the loop over a piece of a tensor."""
 
-    def __init__(self, sources: Sequence[Source], *, moved: bool) -> None:
-        import torch
-
-        self.sources, self.moved = sources, moved
+    def __init__(self, sources: Sequence[Source], backend: Backend, *, moved: bool) -> None:
+        self.sources, self.backend, self.moved = sources, backend, moved
         size = len(sources)
         self.step = max(4096, min(SLICE_ELEMENTS, 1 << (_ROWS_ELEMENTS // size).bit_length() - 1))
         try:
-            self.raw = torch.empty(size * self.step * 8, dtype=torch.uint8)
-            self.rows = torch.empty(size * self.step, dtype=torch.float64)
-            self.keys = torch.empty(3 * self.step * 8, dtype=torch.uint8)
-            self.flags = torch.empty((size + 1) * self.step, dtype=torch.bool)
-            self.sums = torch.empty(self.step, dtype=torch.uint8 if size < 256 else torch.int16)
+            self.raw = backend.buffer(size * self.step * 8)
+            self.rows = backend.doubles(size * self.step)
+            self.keys = backend.buffer(3 * self.step * 8)
+            self.flags = backend.buffer((size + 1) * self.step)
+            self.sums = backend.buffer(self.step * (1 if size < 256 else 2))
         except (RuntimeError, MemoryError) as error:  # torch says RuntimeError
             message = "there is not enough memory for a thread's buffers"
             raise TargetError("E0608", message, hint="fewer threads need less: --threads 1") from error
-        self.raw_bytes, self.key_bytes = self.raw.numpy().data, self.keys.numpy().data
+        self.raw_bytes, self.key_bytes = backend.data(self.raw), backend.data(self.keys)
         self._views: dict[tuple[str, int], Views] = {}
 
     def piece(self, piece: Piece) -> Sum:
         """Everything about the elements of a piece."""
         dtypes = [source.header[piece.name].dtype for source in self.sources]
         total = Sum()
-        for start in range(piece.start, piece.stop, self.step):
-            total.add(self._slice(piece.name, dtypes, start, min(self.step, piece.stop - start)))
+        with self.backend.quiet():
+            for start in range(piece.start, piece.stop, self.step):
+                total.add(self._slice(piece.name, dtypes, start, min(self.step, piece.stop - start)))
         return total
 
     def _slice(self, name: str, dtypes: Sequence[DType], start: int, count: int) -> Sum:
         result = Sum()
         alike = len(set(dtypes)) == 1
-        views = self._view(dtypes[0] if alike else DTYPES["F64"], count)
+        stored = dtypes[0] if alike else DTYPES["F64"]
+        views = self._view(stored, count)
         for row, (source, dtype) in enumerate(zip(self.sources, dtypes, strict=True)):
             size = count * dtype.itemsize
             if alike:
@@ -113,30 +113,50 @@ class Kernel:
             else:  # all are widened, which changes no value
                 assert views.typed is not None
                 source.read(name, start * dtype.itemsize, self.key_bytes[:size])
-                views.typed[row].copy_(self.keys[:size].view(dtype.torch))
+                self.backend.widen(dtype, self.backend.view(self.keys[:size], dtype), views.typed[row])
         if views.typed is not None:
             rows = views.rows
-            rows.copy_(views.typed)
+            self._fill(rows, views.typed, stored)
             if self.moved and not alike:
-                result.apart = [_apart(row, rows[-1], dtype, dtypes[-1]) for row, dtype in zip(rows[:-1], dtypes, strict=False)]  # fmt: skip
-            rows[:-1].sub_(rows[-1])
-            result.products = products(rows)
+                result.apart = [self._apart(row, rows[-1], dtype, dtypes[-1]) for row, dtype in zip(rows[:-1], dtypes[:-1], strict=True)]  # fmt: skip
+            rows[:-1] -= rows[-1]
+            result.products = self.backend.products(rows)
             if not math.isfinite(sum(result.products)):
-                self._set_aside(views, result)
+                self._set_aside(views, stored, result)
         if self.moved or views.typed is None:  # last, as it may turn the stored bits over
             result.counts = counts(views, signed=views.typed is not None)
         return result
 
-    def _set_aside(self, views: Views, result: Sum) -> None:
+    def _fill(self, rows: Array, typed: Array, dtype: DType) -> None:
+        for row, stored in zip(rows, typed, strict=True):
+            self.backend.widen(dtype, stored, row)
+
+    def _set_aside(self, views: Views, dtype: DType, result: Sum) -> None:
         """Count what is not finite, and take the products without it."""
         assert views.typed is not None
-        rows = views.rows.copy_(views.typed)
-        bad = ~rows.isfinite()
+        import numpy as np
+
+        rows = views.rows
+        self._fill(rows, views.typed, dtype)
+        bad = ~self.backend.finite(rows)
         result.nonfinite = bad.sum(1).tolist()
-        carried = bad[-1].numpy() & (views.bits == views.bits[-1]).all(0)
+        carried = np.asarray(bad[-1]) & (views.bits == views.bits[-1]).all(0)
         result.carried = int(carried.sum())
-        rows[:-1].sub_(rows[-1])
-        result.products = finite_products(rows)
+        rows[:-1] -= rows[-1]
+        result.products = finite_products(self.backend, rows)
+
+    def _apart(self, one: Array, reference: Array, a: DType, b: DType) -> int:
+        """The number of elements that differ even when both are rounded to the narrower dtype of the two."""
+        narrow = min(a, b, key=lambda dtype: (dtype.significand_bits, dtype.maximum))
+        sides = [self._rounded(side, narrow) for side in (one, reference)]
+        return int((sides[0] != sides[1]).sum())
+
+    def _rounded(self, values: Array, dtype: DType) -> Array:
+        stored = self.backend.view(self.backend.buffer(len(values) * dtype.itemsize), dtype)
+        wide = self.backend.doubles(len(values))
+        self.backend.narrow(dtype, values, stored)
+        self.backend.widen(dtype, stored, wide)
+        return wide
 
     def _view(self, dtype: DType, count: int) -> Views:
         """The buffers as this many elements of this dtype; remembered: models have few sizes."""
@@ -149,13 +169,14 @@ class Kernel:
             size, integer = len(self.sources), np.dtype(f"i{dtype.itemsize}")
             raw = self.raw[: size * count * dtype.itemsize]
             keys = self.keys[: 3 * count * dtype.itemsize]
+            sums = np.asarray(self.sums).view(np.uint8 if size < 256 else np.int16)
             found = self._views[dtype.name, count] = Views(
-                raw.view(dtype.torch).view(size, count) if dtype.kind == "float" else None,
-                self.rows[: size * count].view(size, count),
-                raw.numpy().view(integer).reshape(size, count),
-                keys.numpy().view(integer).reshape(3, count),
-                self.flags[: (size + 1) * count].view(size + 1, count).numpy(),
-                self.sums[:count].numpy(),
+                self.backend.view(raw, dtype).reshape(size, count) if dtype.kind == "float" else None,
+                self.rows[: size * count].reshape(size, count),
+                np.asarray(raw).view(integer).reshape(size, count),
+                np.asarray(keys).view(integer).reshape(3, count),
+                np.asarray(self.flags[: (size + 1) * count]).view(np.bool_).reshape(size + 1, count),
+                sums[:count],
             )
         return found
 
@@ -194,10 +215,3 @@ def counts(views: Views, *, signed: bool) -> list[int]:
         np.less(low, turned[-1], out=differs[1])
         conflicts = int(np.count_nonzero(np.logical_and(differs[0], differs[1], out=once)))
     return [*changed, *unique, moved, shared, conflicts]
-
-
-def _apart(one: torch.Tensor, reference: torch.Tensor, a: DType, b: DType) -> int:
-    """The number of elements that differ even when both are rounded to the narrower dtype of the two."""
-    narrow = min(a, b, key=lambda dtype: (dtype.significand_bits, dtype.maximum))
-    rounded = (side.to(narrow.torch).to(side.dtype) for side in (one, reference))
-    return int((next(rounded) != next(rounded)).sum())

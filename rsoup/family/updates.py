@@ -95,7 +95,7 @@ def survey_updates(
         if progress is not None:
             progress(item_nbytes(item, adapters, seats))
 
-    with torch_threads():
+    with torch_threads(load=True):
         each(items, worker, on_result, threads=threads)
     return [records[item.module] for item in modules], sorted(bad)
 

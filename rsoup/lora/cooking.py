@@ -69,7 +69,7 @@ def cook(
             mine.digests.update(more.digests)
             mine.rounding_squared.update(more.rounding_squared)
 
-    with torch_threads():
+    with torch_threads(load=True):
         each(tasks, worker, on_result, threads=threads)
     return written
 

@@ -171,7 +171,7 @@ def _grams(
     def on_result(tensor: TensorPlan, result: tuple[tuple[int, ...], Gram]) -> None:
         grams[tensor.name] = result
 
-    with torch_threads():
+    with torch_threads(load=True):
         each(tensors, worker, on_result, threads=threads)
     return grams
 

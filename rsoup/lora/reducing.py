@@ -123,7 +123,7 @@ def _each(
 
         return inside
 
-    with torch_threads():
+    with torch_threads(load=True):
         each(changes, worker, on_result, threads=threads)
 
 

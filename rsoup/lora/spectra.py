@@ -57,7 +57,7 @@ def survey(
         if on_module is not None:
             on_module(name)
 
-    with torch_threads():
+    with torch_threads(load=True):
         each(names, worker, on_result, threads=threads)
     return [_together(design, mine) for design, mine in zip(designs, found, strict=True)]
 

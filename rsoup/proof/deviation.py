@@ -7,13 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rsoup.proof.elements import bits_of, ulps_apart, value_text
+from rsoup.proof.elements import bits_of, ulps_apart, value_text, widened
 from rsoup.tensors import DType, TensorSpec
 
 if TYPE_CHECKING:
-    import torch
-
-    from rsoup.proof.elements import Bits
+    from rsoup.proof.elements import Bits, Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,64 +87,54 @@ def part_of(start: int, a: DType, ours: memoryview, b: DType, theirs: memoryview
     )
 
 
-def _other_values(one: torch.Tensor, other: torch.Tensor) -> Bits:
-    found: Bits = ((one != other) & ~(one.isnan() & other.isnan())).numpy()
+def _other_values(one: Numbers, other: Numbers) -> Bits:
+    import numpy as np
+
+    found: Bits = (one != other) & ~(np.isnan(one) & np.isnan(other))
     return found
 
 
-def _measured(part: Part, one: torch.Tensor, other: torch.Tensor, unlike: Bits) -> tuple[Part, Bits | None]:
-    """(the part with its sums, which elements are finite in both, or None for all of them); `one` is used up."""
-    import torch
+def _measured(part: Part, one: Numbers, other: Numbers, unlike: Bits) -> tuple[Part, Bits | None]:
+    """(the part with its sums, which elements are finite in both, or None for all of them)."""
+    import numpy as np
 
-    if one.is_complex() or other.is_complex():
-        one, other = one.to(torch.complex128), other.to(torch.complex128)
-    finite: torch.Tensor | None = None
-    if not math.isfinite(one.abs().sum().item() + other.abs().sum().item()):
-        finite = one.isfinite() & other.isfinite()
-        one, other = torch.where(finite, one, 0.0), torch.where(finite, other, 0.0)
-    size = one.abs() if one.is_complex() else one
-    a_squared = torch.dot(size, size).item()
-    gap = one.sub_(other)
-    gap = gap.abs() if gap.is_complex() else gap
-    low, high = torch.aminmax(gap)
-    found = replace(
-        part,
-        nonfinite=0 if finite is None else int((~finite.numpy() & unlike).sum()),
-        max_abs=max(-low.item(), high.item()),
-        difference_squared=torch.dot(gap, gap).item(),
-        a_squared=a_squared,
-    )
-    return found, None if finite is None else finite.numpy()
+    finite: Bits | None = np.isfinite(one) & np.isfinite(other)
+    assert finite is not None
+    if finite.all():
+        finite = None
+    else:
+        one, other = np.where(finite, one, 0.0), np.where(finite, other, 0.0)
+    with np.errstate(over="ignore"):
+        gap = abs(one - other)
+        found = replace(
+            part,
+            nonfinite=0 if finite is None else int((~finite & unlike).sum()),
+            max_abs=float(gap.max()),
+            difference_squared=_square(gap),
+            a_squared=_square(abs(one)),
+        )
+    return found, finite
+
+
+def _square(sizes: Numbers) -> float:
+    import numpy as np
+
+    return float(np.einsum("i,i->", sizes, sizes))
 
 
 def _value(dtype: DType, data: memoryview, at: int, size: int) -> str:
     return value_text(dtype, bytes(data[at * size : (at + 1) * size]))
 
 
-def widened(dtype: DType, data: memoryview) -> torch.Tensor:
-    """A copy of the elements as float64 (complex128 for complex ones); whole numbers beyond 2^53 lose digits."""
-    import numpy as np
-    import torch
-
-    if dtype.name == "U64":  # torch does little with them
-        return torch.from_numpy(np.frombuffer(data, dtype="<u8").astype(np.float64))
-    values = torch.frombuffer(data, dtype=dtype.torch)
-    return values.to(torch.complex128 if dtype.kind == "complex" else torch.float64, copy=True)
-
-
 def squares_of(dtype: DType, data: memoryview) -> float:
     """Σ a² over the finite elements."""
+    import numpy as np
+
     if dtype.kind == "packed":
         return 0.0
     values = widened(dtype, data)
-    return _squares(values, values.isfinite())
-
-
-def _squares(values: torch.Tensor, finite: torch.Tensor) -> float:
-    import torch
-
-    sizes = torch.where(finite, values, 0.0).abs()
-    return float(torch.dot(sizes, sizes))
+    with np.errstate(over="ignore"):
+        return _square(abs(np.where(np.isfinite(values), values, 0.0)))
 
 
 def deviation(a: TensorSpec, b: TensorSpec, parts: Iterable[Part]) -> Deviation | None:

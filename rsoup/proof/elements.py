@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     Bits = np.ndarray[Any, np.dtype[Any]]
+    Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +99,30 @@ def _float_keys(bits: Bits) -> Bits:
 
 def value_text(dtype: DType, raw: bytes) -> str:
     """One element as a text: the shortest decimal that gives it back in float64, or its bits."""
-    import torch
-
-    if dtype.kind == "packed" or not dtype.torch_name:
+    if dtype.kind == "packed" or (dtype.kind == "bool" and raw not in (b"\0", b"\1")):
         return f"0x{raw[::-1].hex()}"
-    value = torch.frombuffer(bytearray(raw), dtype=dtype.torch)
-    if dtype.kind == "bool" and raw not in (b"\0", b"\1"):
-        return f"0x{raw.hex()}"
     if dtype.kind == "float":
-        number = value.to(torch.float64).item()
+        number = float(widened(dtype, memoryview(raw))[0])
         return f"nan (0x{raw[::-1].hex()})" if number != number else repr(number)  # noqa: PLR0124
-    return str(value.item())
+    return str(_stored(dtype, memoryview(raw))[0].item())
+
+
+def _stored(dtype: DType, data: memoryview) -> Numbers:
+    import numpy as np
+
+    kinds = {"bool": "?", "complex": f"<c{dtype.itemsize}"}
+    return np.frombuffer(data, kinds.get(dtype.kind, f"<{dtype.name[0].lower()}{dtype.itemsize}"))
+
+
+def widened(dtype: DType, data: memoryview) -> Numbers:
+    """The elements as float64 (complex128 for complex ones); whole numbers beyond 2^53 lose digits."""
+    import numpy as np
+
+    from rsoup.backends.with_numpy import NumpyBackend
+
+    if dtype.kind != "float":
+        return _stored(dtype, data).astype(np.complex128 if dtype.kind == "complex" else np.float64)
+    values = np.empty(len(data) // dtype.itemsize)
+    backend = NumpyBackend()
+    backend.widen(dtype, backend.view(np.frombuffer(data, dtype=np.uint8), dtype), values)
+    return values

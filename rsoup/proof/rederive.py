@@ -14,6 +14,7 @@ from typing import Any
 
 from rsoup import manifest, pot
 from rsoup import plan as plans
+from rsoup.backends import make
 from rsoup.contents import fingerprint, head_of, sha256_of
 from rsoup.cooking import measured
 from rsoup.errors import IncompatibleError, Problem, RsoupError, UsageError, show, show_path
@@ -136,9 +137,11 @@ def sample(
     chosen = draw(plan.header, mixed, size, claims.content, nonce)
     sink = ComparingSink(soup, plan.header)
 
+    kind = pot.backend_of(plan, sources)
+
     def worker(_: threading.Event) -> Callable[[Run], object]:
         alone()
-        scratch = Scratch(len(sources))
+        scratch = Scratch(len(sources), make(kind))
         return lambda run: mix_run([plan], run, sources, [sink], scratch)[0]
 
     runs = (
