@@ -78,7 +78,7 @@ def write(
         _check_free(path, outputs.overwrite)
     _save(figures, outputs.figures)
     if outputs.page is not None and text is not None:
-        from rsoup.sweep.folder import write_whole
+        from rsoup.storage.whole import write_whole
 
         write_whole(outputs.page, text.encode())
     return places

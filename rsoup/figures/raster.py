@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import secrets
 from typing import Final, Literal
 
 from rsoup.errors import UsageError, show_path
 from rsoup.figures.drawing import FONT
-from rsoup.storage.rename import sync_folder
-from rsoup.storage.target import target_error
+from rsoup.storage.whole import write_whole
 
 Format = Literal["svg", "png"]
 
@@ -67,25 +64,4 @@ def save(svg: str, path: str, scale: float = 2.0) -> None:
     place cannot be written or holds something else than a file.
     """
     data = svg.encode("utf-8") if format_of(path) == "svg" else png(svg, scale)
-    try:
-        _replace(os.path.realpath(path), data)
-    except (OSError, ValueError) as error:
-        raise target_error(error, show_path(path)) from error
-
-
-def _replace(path: str, data: bytes) -> None:
-    if os.path.lexists(path) and not os.path.isfile(path):
-        raise OSError(0, "it exists and is not a regular file")
-    folder = os.path.dirname(path)
-    staged = os.path.join(folder, f".rsoup-{secrets.token_hex(8)}.part")
-    try:
-        with open(staged, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(staged)
-        raise
-    sync_folder(folder)
+    write_whole(path, data)

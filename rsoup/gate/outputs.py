@@ -10,6 +10,7 @@ from collections.abc import Callable
 from rsoup.errors import TargetError, UsageError, show, show_path
 from rsoup.gate.judging import MET, UNDECIDED, GateResult, Judgement
 from rsoup.gate.wording import because, headline, measured
+from rsoup.storage import whole
 
 _MARKS = {MET: "✅", UNDECIDED: "❔"}
 
@@ -105,23 +106,7 @@ def _append(path: str, data: bytes) -> None:
 
 def replace(path: str, data: bytes) -> None:
     """Make a file that holds `data`, or replace a regular one in one step. Raises TargetError E0604."""
-    _writing(path, lambda: _replace(os.path.realpath(path), data))
-
-
-def _replace(path: str, data: bytes) -> None:
-    if os.path.lexists(path) and not os.path.isfile(path):
-        raise OSError(0, "it exists and is not a regular file")
-    temporary = os.path.join(os.path.dirname(path), f".rsoup-{secrets.token_hex(8)}.part")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    _writing(path, lambda: whole.replace(path, data))
 
 
 def _writing(path: str, write: Callable[[], None]) -> None:

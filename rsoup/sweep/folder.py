@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from rsoup.errors import TargetError, show_path
-from rsoup.storage.rename import sync_folder
 from rsoup.storage.target import is_single_file, sidecar, target_error
+from rsoup.storage.whole import write_whole
 
 SPEC: Final = "sweep.yaml"
 STATE: Final = "sweep.json"
@@ -70,25 +70,6 @@ def check(folder: str) -> None:
             where=shown,
             hint="choose another -o: a sweep has a folder of its own",
         )
-
-
-def write_whole(path: str, data: bytes) -> None:
-    """Replace a file by `data` in one step, durably. Raises TargetError E060x, AccessError E0704."""
-    staged = f"{path}.{secrets.token_hex(4)}.new"
-    try:
-        try:
-            with open(staged, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(staged, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(staged)
-            raise
-        sync_folder(os.path.dirname(path))
-    except OSError as error:
-        raise target_error(error, show_path(path)) from error
 
 
 def manifest_of(soup: str) -> str:

@@ -16,6 +16,7 @@ from rsoup.prepare import open_all
 from rsoup.progress import Meter, OnProgress
 from rsoup.recipe import Recipe
 from rsoup.storage.checkpoint_source import CheckpointSource
+from rsoup.storage.whole import write_whole
 from rsoup.sweep import folder as folders
 
 _CONFIG_BYTES: Final = 1 << 24
@@ -101,6 +102,4 @@ def _load(folder: str) -> dict[str, str]:
 
 
 def _save(folder: str, known: Mapping[str, str]) -> None:
-    folders.write_whole(
-        os.path.join(folder, folders.INPUTS), json.dumps(known, indent=1, sort_keys=True).encode()
-    )
+    write_whole(os.path.join(folder, folders.INPUTS), json.dumps(known, indent=1, sort_keys=True).encode())

@@ -11,6 +11,7 @@ from typing import Any
 
 from rsoup.front.pareto import covered, reference_of
 from rsoup.mix import format_number
+from rsoup.storage.whole import write_whole
 from rsoup.sweep import folder as folders
 from rsoup.sweep.board import Board
 from rsoup.sweep.outcomes import Outcome
@@ -161,10 +162,10 @@ def write(study: Study, board: Board, notes: Sequence[str]) -> dict[str, object]
 
     found = document(study, board, notes)
     text = json.dumps(found, indent=2, allow_nan=False) + "\n"
-    folders.write_whole(os.path.join(study.folder, folders.METRICS), text.encode())
-    folders.write_whole(os.path.join(study.folder, folders.POINTS), table(found, study).encode())
+    write_whole(os.path.join(study.folder, folders.METRICS), text.encode())
+    write_whole(os.path.join(study.folder, folders.POINTS), table(found, study).encode())
     shown = {**found, "points": [point | left_by(study, point) for point in points_of(found)]}
-    folders.write_whole(os.path.join(study.folder, folders.PAGE), page(shown).encode())
+    write_whole(os.path.join(study.folder, folders.PAGE), page(shown).encode())
     names = found["front"]
     assert isinstance(names, list)
     recipes = os.path.join(study.folder, "recipes")
@@ -172,5 +173,5 @@ def write(study: Study, board: Board, notes: Sequence[str]) -> dict[str, object]
     for point in board.wanted.points:
         if point.name in names:
             path = os.path.join(recipes, f"{point.name}.yaml")
-            folders.write_whole(path, dump(study.recipe(point)).encode("utf-8", "surrogateescape"))
+            write_whole(path, dump(study.recipe(point)).encode("utf-8", "surrogateescape"))
     return found

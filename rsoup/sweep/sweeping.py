@@ -12,6 +12,7 @@ from rsoup.lora.mounting import makes_adapter
 from rsoup.prepare import prepared
 from rsoup.progress import OnProgress
 from rsoup.recipe import Recipe
+from rsoup.storage.whole import write_whole
 from rsoup.sweep import evaluators as making
 from rsoup.sweep import folder as folders
 from rsoup.sweep import summary
@@ -83,9 +84,9 @@ def opened(
     now = {**state_of(study, inputs, found), "where": where, "keep": keep}
     compare(study, now, accept_changes)
     text = dump(study.spec).encode("utf-8", "surrogateescape")
-    folders.write_whole(os.path.join(study.folder, folders.SPEC), text)
+    write_whole(os.path.join(study.folder, folders.SPEC), text)
     state = json.dumps(now, indent=2, sort_keys=True) + "\n"
-    folders.write_whole(os.path.join(study.folder, folders.STATE), state.encode())
+    write_whole(os.path.join(study.folder, folders.STATE), state.encode())
     ledger = Ledger(study.folder)
     board = Board(study, ledger, Keys(study, inputs, found), retries=retries)
     return Opened(study, board, found, inputs, ledger)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rsoup.errors import show
+from rsoup.storage.whole import write_whole
 from rsoup.sweep import folder as folders
 from rsoup.sweep import mirrored, trackers
 from rsoup.sweep.claims import Claims
@@ -165,4 +166,4 @@ class _Mirroring:
     def _write(self, **changes: object) -> None:
         self._state.update(changes)
         text = json.dumps(self._states, indent=2, sort_keys=True) + "\n"
-        folders.write_whole(os.path.join(self._folder, STATE), text.encode())
+        write_whole(os.path.join(self._folder, STATE), text.encode())
