@@ -37,7 +37,7 @@ EXITS = {
     "6": "the output: it exists, or space, memory or the disk ends",
     "7": "something is not there, or may not be read or written",
     "8": "a file was refused: malformed, hostile, corrupt, or changed while it was read",
-    "9": "`verify` or `diff` found a difference: the answer, not an accident",
+    "9": "`verify`, `diff` or a re-cooking `merge` found a difference: the answer, not an accident",
     "75": "another run works on the same output, or a sweep's `--budget` is used up; type the same again later",
     "129, 130, 143": "stopped by SIGHUP, by Ctrl-C, by SIGTERM; what is done is kept, type the same to go on",
     "141": "whoever read the output closed it (`rsoup … \\| head`); what was made is complete",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rsoup.progress import Progress as Progress
     from rsoup.proof.differing import DiffResult as DiffResult
     from rsoup.proof.differing import diff as diff
+    from rsoup.proof.recooking import recook as recook
     from rsoup.proof.verdict import VerifyResult as VerifyResult
     from rsoup.proof.verifying import verify as verify
     from rsoup.recipe import Recipe as Recipe
@@ -50,6 +51,7 @@ _HOMES = {
     "merge_many": "rsoup.merging",
     "open_checkpoint": "rsoup.storage.checkpoint",
     "open_soup": "rsoup.live",
+    "recook": "rsoup.proof.recooking",
     "resize": "rsoup.lora.resizing",
     "verify": "rsoup.proof.verifying",
 }

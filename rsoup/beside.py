@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from rsoup.compat.files import MAX_CONFIG_BYTES
@@ -46,20 +45,15 @@ def write_beside(
 
 def _card(ready: Prepared, tally: Tally, *, overwrite: bool) -> tuple[bytes, list[str]]:
     """The model card, and notes about it; an existing card at the output keeps its prose."""
-    cards = []
-    for source in ready.sources if ready.plan.base is None else ready.sources[:-1]:
-        data = source.side_file(card.NAME, card.MAX_CARD_BYTES)
-        cards.append(card.split(data.decode("utf-8", "replace"))[0] if data else {})
-    bases = [value for c in cards if isinstance(value := c.get("base_model"), str) and card.is_repo(value)]
-    base_id = bases[0] if bases and all(value == bases[0] for value in bases) else None
     recipe = ready.plan.recipe
-    found, notes = card.metadata(recipe, cards, base_id, library=_library(ready))
-    existing = None
-    path = os.path.join(ready.out, card.NAME)
-    if overwrite and os.path.isfile(path):
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            existing = file.read(card.MAX_CARD_BYTES)
-    text = card.merged(existing, found, card.body(recipe, tally.distances(), tally.update_error()))
+    cards = [card.beside(source) for source in ready.sources]
+    base = None if recipe.public_base is None else (recipe.public_base, cards.pop())
+    found, notes = card.metadata(recipe, cards, base, library=_library(ready))
+    text = card.merged(
+        card.replaced(ready.out, overwrite=overwrite),
+        found,
+        card.body(recipe, tally.distances(), tally.update_error()),
+    )
     return text.encode("utf-8", "surrogateescape"), notes
 
 

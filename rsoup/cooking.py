@@ -12,6 +12,7 @@ from rsoup.plan import Block, Plan
 from rsoup.pot import BlockRecord
 from rsoup.prepare import Prepared, measuring_nbytes
 from rsoup.progress import Meter, OnProgress
+from rsoup.remote.marks import Notebook, catch_up, recalled
 from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
 from rsoup.tally import Tally, from_json, to_json
@@ -76,11 +77,17 @@ def cook_staged(
     sizes = _Sizes(plans, headers)
     meter = Meter("mixing", sizes.total, progress)
     done = _finished(plans, stagings, tallies)
+    notebook = Notebook()
+    if done:
+        catch_up()
     for block in plans[0].blocks() if done else ():
         if block.index in done:
             meter.add(sizes.of(block))
 
     def on_block(block: Block, records: Sequence[BlockRecord]) -> None:
+        if (marks := notebook.fresh()) is not None:  # before the blocks that are made of what they mark
+            for staging in stagings:
+                staging.note(marks)
         for tally, staging, record in zip(tallies, stagings, records, strict=True):
             tally.add(block, record)
             staging.note(to_json(record))
@@ -101,6 +108,7 @@ def _finished(plans: Sequence[Plan], stagings: Sequence[Staging], tallies: Seque
     for staging, tally in zip(stagings, tallies, strict=True):
         waiting = set(done)
         for line in staging.finished():
+            recalled(line)
             record = from_json(line)
             if record is not None and record.index in waiting:
                 tally.add(blocks[record.index], record)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from rsoup.hub.address import halves
 from rsoup.hub.commit import snapshot_path
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
@@ -103,6 +104,8 @@ def is_adapter_place(uri: str) -> bool:
     Of a file, or of a folder's one .safetensors file, the header is read; what cannot be read is none. A pinned
     address of the Hub is looked at in its cache.
     """
+    if halves(uri) is not None:
+        return False  # CHECKPOINT+ADAPTER is full weights
     uri = snapshot_path(uri)
     if os.path.isfile(os.path.join(uri, ADAPTER_CONFIG)):
         return True

@@ -18,7 +18,7 @@ from rsoup.live_loaded import Loaded
 from rsoup.live_plan import Mixing
 from rsoup.lora.mounting import makes_adapter, mounted, with_base
 from rsoup.plan import TensorPlan
-from rsoup.prepare import compared, open_all
+from rsoup.prepare import by_commit, compared, open_all
 from rsoup.recipe import Recipe
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.views import lent
@@ -56,6 +56,7 @@ def open_soup(
     else:
         options["uniform"] = options.get("uniform", mix is None)
         recipe = make_recipe(ingredients, mix=mix, base=base, **options)
+    recipe = by_commit(recipe)
     if makes_adapter(recipe):
         recipe = replace(recipe, fold=True)
     with ExitStack() as stack:

@@ -7,18 +7,22 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from itertools import chain
 
 import rsoup
 from rsoup.digests import DIGEST
 from rsoup.gram import Distances
 from rsoup.plan import ARITHMETIC, Plan
-from rsoup.recipe import Recipe, public_name
+from rsoup.recipe import Recipe
 from rsoup.tally import Tally
 
 NAME = "rsoup.json"
 SCHEMA = "rsoup-manifest/1"
+
+Accept = Callable[[Mapping[str, object]], None]
+"""Asked before a soup of this manifest is put in its place; raises to leave the target as it was."""
 
 
 def build(
@@ -30,11 +34,12 @@ def build(
     side_files: Mapping[str, tuple[int, str]],
     files_from: str,
     seconds: float,
+    transfers: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, object]:
     """The manifest of a finished soup; equal for equal inputs and recipe, but for its `run` part.
 
     `contents` are the checkpoints' digests, the base's last. `finished` are the SHA-256 of weight files that hold more than a header and tensors, `side_files` maps a name
-    to (bytes, SHA-256). No path, user or host name gets in: checkpoints are named
+    to (bytes, SHA-256), `transfers` are what was streamed, and what was proven of it. No path, user or host name gets in: checkpoints are named
     by the last part of their path.
     """
     recipe = plan.recipe
@@ -44,7 +49,7 @@ def build(
         | ({"sha256": finished[f.name]} if f.name in finished else {"digest": digests[f.name]})
         for f in plan.files
     ]
-    return frame(
+    built = frame(
         recipe,
         arithmetic=ARITHMETIC,
         subjects=subjects,
@@ -57,6 +62,7 @@ def build(
         files_from=files_from,
         seconds=seconds,
     )
+    return {**built, "run": _run(seconds) | {"streamed": list(transfers)}} if transfers else built
 
 
 def frame(
@@ -89,10 +95,12 @@ def frame(
         "tensors": dict(tensors),
         "recipe": {"sha256": recipe.sha256(), "canonical": recipe.canonical()},
         "ingredients": [
-            {"name": name, "checkpoint": public_name(uri), "content": contents[i]}
-            for i, (name, uri) in enumerate(recipe.checkpoints())
+            {"name": name, "checkpoint": called, "content": known}
+            for (name, _), called, known in zip(
+                recipe.checkpoints(), chain(*recipe.public_checkpoints()), contents, strict=True
+            )
         ],
-        "base": None if recipe.base is None else {"checkpoint": public_name(recipe.base), "content": base},
+        "base": None if recipe.base is None else {"checkpoint": recipe.public_base, "content": base},
         "checks": dict(checks),
         "overrides": [f"--allow {name}" for name in recipe.allow]
         + [f"--drop {glob}" for glob in recipe.drop]

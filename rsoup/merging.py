@@ -18,11 +18,13 @@ from rsoup.lora.fused import contents, fused
 from rsoup.lora.merging import Cooked, merge_adapters
 from rsoup.lora.mounting import makes_adapter
 from rsoup.lora.result import AdapterMeasures
+from rsoup.manifest import Accept
 from rsoup.methods import METHODS
 from rsoup.plan import Plan
-from rsoup.prepare import Prepared, by_commit, prepared_together
+from rsoup.prepare import Prepared, by_commit, prepared_together, way_of
 from rsoup.progress import OnProgress
 from rsoup.recipe import CARE_DISTANCE, Recipe
+from rsoup.remote.transfer import Transfer, Way
 from rsoup.storage.pickled.zip_write import fill_crcs
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file, sidecar
@@ -34,7 +36,7 @@ class MergeResult:
     """A finished soup: where it is, what it is made of, what was measured and what a reader should know.
 
     `distances` (of the ingredients' checkpoints, in order) and `update_error` are None without a base. `adapter`
-    are the figures of a soup that is an adapter, None for full weights.
+    are the figures of a soup that is an adapter, None for full weights. `transfers` say how far weights came.
     """
 
     out: str
@@ -51,6 +53,7 @@ class MergeResult:
     notes: tuple[str, ...]
     manifest: Mapping[str, object] = field(repr=False)
     adapter: AdapterMeasures | None = None
+    transfers: tuple[Transfer, ...] = ()
 
 
 def merge(
@@ -61,11 +64,15 @@ def merge(
     threads: int | None = None,
     progress: OnProgress | None = None,
     fail_above_error: float | None = None,
+    accept: Accept | None = None,
+    fetch: Way | None = None,
 ) -> MergeResult:
     """Write the soup θ(λ) = Σ λᵢθᵢ of `recipe` to `out`, exact, in constant memory; all of it or nothing.
 
     `out` ending in `.safetensors` is one file with NAME.rsoup.json beside it, anything else a folder. A run
-    that was killed is taken up where it was. `progress` is called from worker threads, one at a time.
+    that was killed is taken up where it was. `progress` is called from worker threads, one at a time; `accept` with the
+    manifest, right before the soup is put in its place: what it raises leaves the target as it was. `fetch` "stream"
+    leaves far weights where they are, "cache" downloads them first; without it, what `way_of` says.
 
     Raises UsageError (2), IncompatibleError (3), TargetError (6), AccessError (7), RefusedFileError (8),
     BusyError (75). Source: Ramé et al. 2023, Rewarded soups, section 2.2; arithmetic rsoup-arith/1.
@@ -76,6 +83,8 @@ def merge(
         threads=threads,
         progress=progress,
         fail_above_error=fail_above_error,
+        accept=accept,
+        fetch=fetch,
     )
     return made
 
@@ -87,6 +96,8 @@ def merge_many(
     threads: int | None = None,
     progress: OnProgress | None = None,
     fail_above_error: float | None = None,
+    accept: Accept | None = None,
+    fetch: Way | None = None,
 ) -> list[MergeResult]:
     """Write the soup of every (recipe, output) from one reading of the checkpoints; each is what `merge` gives alone.
 
@@ -96,8 +107,9 @@ def merge_many(
     begun = time.monotonic()
     asked = [(by_commit(recipe), os.fspath(out)) for recipe, out in recipes]
     if makes_adapter(asked[0][0]):
-        return _adapters(asked, overwrite, threads, progress, fail_above_error)
-    with prepared_together(asked, overwrite=overwrite) as ready, ExitStack() as stack:
+        return _adapters(asked, overwrite, threads, progress, fail_above_error, accept)
+    way = way_of(asked[0][0], fetch)
+    with prepared_together(asked, overwrite=overwrite, fetch=way) as ready, ExitStack() as stack:
         stagings = [stack.enter_context(_staging(one)) for one in ready]
         for one in ready:
             check_target(one.out, [], overwrite=overwrite)
@@ -111,7 +123,7 @@ def merge_many(
         for source in ready[0].sources:
             source.check_unchanged()
         rows = zip(decided, stagings, tallies, resumed, strict=True)
-        return [_commit(*row, overwrite=overwrite, begun=begun) for row in rows]
+        return [_commit(*row, overwrite=overwrite, begun=begun, accept=accept) for row in rows]
 
 
 def _staging(ready: Prepared) -> Staging:
@@ -143,7 +155,14 @@ def _cook(
 
 
 def _commit(
-    ready: Prepared, staging: Staging, tally: Tally, resumed: int, *, overwrite: bool, begun: float
+    ready: Prepared,
+    staging: Staging,
+    tally: Tally,
+    resumed: int,
+    *,
+    overwrite: bool,
+    begun: float,
+    accept: Accept | None,
 ) -> MergeResult:
     """Everything beside the weights, and the soup in its place."""
     plan, target = ready.plan, ready.out
@@ -152,7 +171,8 @@ def _commit(
         for file in plan.files
         if file.crcs
     }
-    notes = [*ready.notes, *_after(plan, tally)]
+    transfers = tuple(ready.transfers)
+    notes = [*ready.notes, *(one.told for one in transfers if one.way == "stream"), *_after(plan, tally)]
     side: Written = {}
     if not is_single_file(target):
         side, more = write_beside(ready, staging, tally, overwrite=overwrite)
@@ -165,7 +185,10 @@ def _commit(
         side_files=side,
         files_from=plan.checkpoints[ready.donor],
         seconds=time.monotonic() - begun,
+        transfers=[one.as_json() for one in transfers if one.way == "stream"],
     )
+    if accept is not None:
+        accept(built)
     staging.commit(overwrite=overwrite, last={manifest.NAME: manifest.encode(built)})
     mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
     names = [file.name for file in plan.files]
@@ -183,6 +206,7 @@ def _commit(
         update_error=tally.update_error(),
         notes=tuple(notes),
         manifest=built,
+        transfers=transfers,
     )
 
 
@@ -192,6 +216,7 @@ def _adapters(
     threads: int | None,
     progress: OnProgress | None,
     fail_above_error: float | None,
+    accept: Accept | None,
 ) -> list[MergeResult]:
     """Soups of adapters, as adapters."""
     made = merge_adapters(
@@ -200,6 +225,7 @@ def _adapters(
         threads=threads,
         progress=progress,
         fail_above_error=fail_above_error,
+        accept=accept,
     )
     return [_of_adapter(one) for one in made]
 

@@ -14,6 +14,7 @@ from rsoup.mixture import RunRecord
 from rsoup.plan import Block, Plan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
+from rsoup.storage.views import is_made
 from rsoup.workers import StoppedError, alone, default_threads, each, no_memory, torch_threads
 
 _AHEAD = 8
@@ -116,7 +117,7 @@ def _run(
         return cooked
 
     count = max(1, min(threads or default_threads(), len(blocks)))
-    with torch_threads():
+    with torch_threads(load=any(map(is_made, sources))):
         each(enumerate(blocks), worker, lambda numbered, record: on_block(numbered[1], record), threads=count)
 
 

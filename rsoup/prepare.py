@@ -13,12 +13,14 @@ from rsoup.compat.alignment import aligned
 from rsoup.compat.examine import examine
 from rsoup.compat.headers import dropped
 from rsoup.errors import UsageError, listing
-from rsoup.hub.place import Fetch, at_hand
+from rsoup.hub.place import at_hand
 from rsoup.layout import FileFormat, Sb3
 from rsoup.lora.mounting import mounted, with_base
 from rsoup.methods import METHODS
 from rsoup.plan import Plan
 from rsoup.recipe import Recipe
+from rsoup.remote.transfer import Fetch, Transfer, Way
+from rsoup.request import check_based
 from rsoup.storage.checkpoint import Leniency, open_checkpoint
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
@@ -29,7 +31,8 @@ from rsoup.storage.target import check_target, is_single_file, single_file_forma
 class Prepared:
     """A merge that is planned and not begun: the plan, the open checkpoints (the base last), notes so far.
 
-    `donor` is the checkpoint whose other files are copied along; `out` is where the soup will be.
+    `donor` is the checkpoint whose other files are copied along; `out` is where the soup will be. `opened` are the
+    checkpoints as they lie somewhere.
     """
 
     out: str
@@ -37,6 +40,25 @@ class Prepared:
     sources: tuple[Source, ...]
     notes: tuple[str, ...]
     donor: int
+    opened: tuple[CheckpointSource, ...] = ()
+
+    @property
+    def transfers(self) -> list[Transfer]:
+        """How the weights of far checkpoints come here, and what is proven of them by now."""
+        return [transfer for source in self.opened for transfer in source.transfers]
+
+    @property
+    def foreseen(self) -> list[Transfer]:
+        """The same before anything was read: `again` are bytes that may have to come twice, for their order."""
+        found = []
+        for source in self.opened:
+            position = next((i for i, one in enumerate(self.sources) if one is source), None)
+            rows = source.transfers
+            if position is not None and len(rows) == 1 and rows[0].way == "stream":
+                mine = (t.name for t in self.plan.tensors if position in self.plan.readers(t))
+                rows = [replace(rows[0], again=source.unordered(mine))]
+            found += rows
+        return found
 
     @property
     def side_files(self) -> tuple[str, ...]:
@@ -62,13 +84,20 @@ def measuring_nbytes(plan: Plan, sources: Sequence[Source]) -> int:
     )
 
 
+def way_of(recipe: Recipe, asked: Way | None = None) -> Way:
+    """How far weights come for a merge: as asked, else as a stream where every byte is read once, and kept otherwise."""
+    if asked is not None:
+        return asked
+    return "cache" if METHODS[recipe.method].needs_gram else "stream"
+
+
 @contextmanager
 def prepared(
     recipe: Recipe, out: str, *, overwrite: bool = False, fetch: Fetch = "cache"
 ) -> Iterator[Prepared]:
     """Open the checkpoints, compare everything, decide everything; nothing is written.
 
-    With `fetch` "headers" no weights are downloaded from the Hub. Raises every error `merge` can raise before it begins.
+    `fetch` says what comes of weights on the Hub. Raises every error `merge` can raise before it begins.
     """
     with prepared_together([(recipe, out)], overwrite=overwrite, fetch=fetch) as ready:
         yield ready[0]
@@ -109,21 +138,24 @@ def prepared_together(
                 file_format=_file_format(recipe, out, opened),
             )
             said = (*found, *notes, *plan.notes)
-            ready.append(Prepared(out, plan, tuple(sources), said, _donor(recipe, plan)))
+            ready.append(Prepared(out, plan, tuple(sources), said, _donor(recipe, plan), tuple(opened)))
         yield ready
 
 
 def by_commit(recipe: Recipe) -> Recipe:
     """The recipe with every address of the Hub by its commit, which is what a manifest records; paths as they are.
 
-    Raises what `at_hand` raises.
+    Raises what `at_hand` raises, and UsageError E0207 where what lay there needs a base.
     """
     ingredients = tuple(
         replace(ingredient, checkpoints=tuple(map(at_hand, ingredient.checkpoints)))
         for ingredient in recipe.ingredients
     )
     base = None if recipe.base is None else at_hand(recipe.base)
-    return replace(recipe, ingredients=ingredients, base=base)
+    found = replace(recipe, ingredients=ingredients, base=base)
+    if found.ingredients != recipe.ingredients:
+        check_based(found)  # what lay far may be no adapter
+    return found
 
 
 def _shared(recipe: Recipe) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Final
 from rsoup import dialects
 from rsoup import mix as mixes
 from rsoup.errors import show
+from rsoup.hub.address import address_of, halves
+from rsoup.hub.commit import snapshot_path
 
 CARE_DISTANCE: Final = 0.2  # relative distance from the base: beyond it a note, beyond the next a refusal
 MAX_DISTANCE: Final = 0.7
@@ -75,7 +78,8 @@ class Recipe:
     (else the first ingredient's) files, `dtype` None keeps the ingredients' dtypes. `key` is the entry of a
     PyTorch file that holds the weights; `missing` "base" completes partial fine-tunes; `vocab` "truncate" or
     "pad" makes vocabularies equally long; `file_format` is how a folder's weights are stored, None safetensors. For adapters, `fold` makes
-    full weights; `rank` or `max_error` (relative, Frobenius) truncate the adapter that is made.
+    full weights; `rank` or `max_error` (relative, Frobenius) truncate the adapter that is made. `recorded` holds (name,
+    what a manifest calls it) of checkpoints that a published soup recorded otherwise than their place here says.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -104,6 +108,7 @@ class Recipe:
     allow: tuple[str, ...] = ()
     max_distance: float = MAX_DISTANCE
     license: str | None = None
+    recorded: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,6 +122,17 @@ class Recipe:
             for ingredient in self.ingredients
             for number, uri in enumerate(ingredient.checkpoints, 1)
         )
+
+    def public_checkpoints(self) -> tuple[tuple[str, ...], ...]:
+        """What a manifest calls the checkpoints of each ingredient."""
+        known = dict(self.recorded)
+        called = [known.get(name) or public_name(uri) for name, uri in self.checkpoints()]
+        return tuple(tuple(called[i] for i in group) for group in self.groups())
+
+    @property
+    def public_base(self) -> str | None:
+        """What a manifest calls the base."""
+        return None if self.base is None else dict(self.recorded).get("base") or public_name(self.base)
 
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """The positions in `checkpoints` of each ingredient's."""
@@ -133,16 +149,18 @@ class Recipe:
     def canonical(self) -> dict[str, object]:
         """What decides the soup's bytes, without any path: the same soup has the same canonical form."""
         form: dict[str, object] = {
-            "base": None if self.base is None else public_name(self.base),
+            "base": self.public_base,
             "dtype": self.dtype,
             "drop": list(self.drop),
             "ingredients": [
                 {
-                    "checkpoints": [public_name(path) for path in ingredient.checkpoints],
+                    "checkpoints": list(called),
                     "lambda": mixes.format_number(share),
                     "name": ingredient.name,
                 }
-                for ingredient, share in zip(self.ingredients, self.mix, strict=True)
+                for ingredient, share, called in zip(
+                    self.ingredients, self.mix, self.public_checkpoints(), strict=True
+                )
             ],
             "max_shard_bytes": self.max_shard_bytes,
             "method": self.method,
@@ -183,6 +201,19 @@ def _public_part(part: str) -> str:
     if part.startswith("hf://") or _PINNED.fullmatch(part):
         return part.removeprefix("hf://")
     return part.rstrip("/").rpartition("/")[2] or "root"
+
+
+def address_in(recorded: str) -> str | None:
+    """Where a checkpoint lies that a manifest calls so: its pinned address, `hf://` in front; None for a path's last part."""
+    parts = recorded.split("+")
+    return "+".join(f"hf://{part}" for part in parts) if all(map(_PINNED.fullmatch, parts)) else None
+
+
+def is_far(uri: str) -> bool:
+    """Whether this is an address of the Hub of which nothing is here yet; nobody is asked."""
+    if halves(uri) is not None:
+        return False  # CHECKPOINT+ADAPTER is full weights, wherever they are
+    return address_of(uri) is not None and not os.path.lexists(snapshot_path(uri))
 
 
 def are_adapters(ingredients: Sequence[Ingredient]) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from rsoup import mix as mixes
 from rsoup.errors import UsageError, listing, show
 from rsoup.quantities import parse_max_error, parse_rank, parse_size
-from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe, Rule, are_adapters
+from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe, Rule, are_adapters, is_far
 
 METHOD_NAMES: Final = ("linear", "task_arithmetic", "slerp", "factors")
 LEVELS: Final = ("tensor", "global")
@@ -232,8 +232,35 @@ def _known_ingredient(option: str, name: str | None, names: Sequence[str], base:
         )
 
 
-def _check_base(request: Request, method: str, scale: Fraction, count: int) -> None:
+def check_based(recipe: Recipe) -> None:
+    """Raise UsageError E0207 where the recipe needs a base and has none; its addresses are by commit and at hand."""
+    adapters = are_adapters(recipe.ingredients)
+    _refuse_baseless(recipe.method, recipe.affine, recipe.scale, recipe.missing, recipe.base, adapters)
+
+
+def _refuse_baseless(
+    method: str, affine: bool, scale: Fraction, missing: str | None, base: str | None, adapters: bool
+) -> None:
+    if base is not None or (adapters and method in ("linear", "task_arithmetic", "factors")):
+        return  # an adapter is a difference from its base already
     reason = None
+    if method not in ("linear", "factors"):
+        reason = f"the method {method} mixes differences from the base"
+    elif affine:
+        reason = "--affine gives the base what λ leaves: 1 − Σλ"
+    elif scale != 1:
+        reason = "--scale stretches the distance from the base"
+    elif missing == "base":
+        reason = "--missing base takes from it what a fine-tune lacks"
+    if reason is not None:
+        raise UsageError(
+            "E0207",
+            f"{reason}, and there is no base",
+            hint="add --base BASE, the checkpoint all were fine-tuned from",
+        )
+
+
+def _check_base(request: Request, method: str, scale: Fraction, count: int) -> None:
     if request.fold and (request.rank is not None or request.max_error is not None):
         raise UsageError(
             "E0206", "--fold makes full weights, which have no rank", hint="leave out --rank and --max-error"
@@ -242,23 +269,11 @@ def _check_base(request: Request, method: str, scale: Fraction, count: int) -> N
         raise UsageError(
             "E0206", "--rank and --max-error contradict each other", hint="leave one of them out"
         )
-    adapters = are_adapters(request.ingredients) if request.adapters is None else request.adapters
-    if method in ("linear", "task_arithmetic", "factors") and adapters:
-        return  # an adapter is a difference from its base already
-    if method not in ("linear", "factors"):
-        reason = f"the method {method} mixes differences from the base"
-    elif request.affine:
-        reason = "--affine gives the base what λ leaves: 1 − Σλ"
-    elif scale != 1:
-        reason = "--scale stretches the distance from the base"
-    elif request.missing == "base":
-        reason = "--missing base takes from it what a fine-tune lacks"
-    if reason is not None and request.base is None:
-        raise UsageError(
-            "E0207",
-            f"{reason}, and there is no base",
-            hint="add --base BASE, the checkpoint all were fine-tuned from",
-        )
+    adapters = request.adapters
+    if adapters is None:
+        far = any(is_far(uri) for ingredient in request.ingredients for uri in ingredient.checkpoints)
+        adapters = far or are_adapters(request.ingredients)  # `check_based` asks again when it is at hand
+    _refuse_baseless(method, request.affine, scale, request.missing, request.base, adapters)
     if method == "slerp":
         if count != 2:
             raise UsageError(

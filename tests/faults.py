@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 
 
 _SERVER = """
-import json, os, signal, sys, traceback
+import importlib, json, os, signal, sys, traceback
 import safetensors.numpy, torch
 import rsoup.cli.app, rsoup.cli.merge, rsoup.merging, rsoup.manifest
 from rsoup import cli
@@ -59,6 +59,8 @@ from rsoup.storage import journal
 
 journal.FLUSH_SECONDS = float(sys.argv[1])
 torch.set_num_threads(1)
+for name in sys.argv[2:]:
+    importlib.import_module(name)
 for line in sys.stdin:
     job = json.loads(line)
     if "wait" in job:
@@ -117,14 +119,22 @@ class Warm:
     """An interpreter with everything imported, which forks one child per command line: milliseconds each.
 
     Its journals are flushed every 10 ms instead of 4 s, so that a run of a fraction of a second can be
-    killed between two flushes.
+    killed between two flushes. `env` is all of its environment, if that is given; `ready` are more modules to import.
     """
 
-    def __init__(self, folder: Path, flush_seconds: float = 0.01) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        flush_seconds: float = 0.01,
+        *,
+        env: Mapping[str, str] | None = None,
+        ready: Sequence[str] = (),
+    ) -> None:
         self._folder = folder
         self._count = 0
         self._server = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, str(flush_seconds)],
+            [sys.executable, "-c", _SERVER, str(flush_seconds), *ready],
+            env=None if env is None else dict(env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -18,7 +18,7 @@ from rsoup.analysis.compared import other_of
 from rsoup.analysis.data import data_of, directed
 from rsoup.analysis.document import Asked, document
 from rsoup.analysis.drawn import KINDS, Subject, drawn
-from rsoup.analysis.measures import Noise
+from rsoup.analysis.intervals import Noise
 from rsoup.cli import front as command
 from rsoup.cli.front_outputs import Outputs
 from rsoup.cli.reading import Reading
@@ -398,3 +398,67 @@ def test_one_file_can_hold_both_sets(tmp_path: Path) -> None:
     assert len(about["points"]) == 5
     assert about["compared"][0]["name"] == "morl"
     assert len(about["compared"][0]["points"]) == 2
+
+
+def test_the_reader_is_told_which_columns_are_rewards(tmp_path: Path) -> None:
+    """A note of every column taken, where none was named; none where some were, or where the table knows."""
+    path = saved(tmp_path / "t.csv", curve(3))
+    said = json.loads(ran(path, as_json=True, rewards=(), guards=())[1])["notes"]
+    assert any("'x', 'y' and 'g' are taken as rewards" in note for note in said)
+    assert "taken as rewards" not in str(json.loads(ran(path, as_json=True)[1])["notes"])
+    assert "taken as rewards" not in ran(series(tmp_path), as_json=True, rewards=(), guards=())[1]
+
+
+def test_pairs_that_are_not_drawn_are_counted(tmp_path: Path) -> None:
+    """Five rewards have ten pairs, and six are drawn: a note, but only where they are drawn."""
+    rows = [{n: random.Random(f"{n}{i}").random() for n in "abcde"} for i in range(4)]
+    path = saved(tmp_path / "t.csv", rows)
+    drawn_ = ran(path, as_json=True, rewards=(), guards=(), plots=[str(tmp_path / "f.svg")])[1]
+    assert any("6 of the 10 pairs" in note for note in json.loads(drawn_)["notes"])
+    assert len(list(tmp_path.glob("f-*.svg"))) == 6
+    assert "pairs of rewards" not in ran(path, as_json=True, rewards=(), guards=())[1]
+
+
+def test_compared_points_are_called_after_their_preference(tmp_path: Path) -> None:
+    """By the second share of their λ, or by the column with the preference they were trained for."""
+    path = saved(tmp_path / "t.csv", curve(5))
+    pairs = saved(tmp_path / "pairs.csv", [{"lambda": "0.75,0.25", "x": 1.0, "y": 0.0}])
+    column = saved(tmp_path / "mu.csv", [{"mu": 0.375, "x": 0.5, "y": 0.5}])
+    questions = command.Questions(compare=(pairs, column), draws=200)
+    ran(path, questions=questions, plots=[str(tmp_path / "f.svg")])
+    figure = (tmp_path / "f.svg").read_text()
+    assert "μ 0.25" in figure
+    assert "μ 0.375" in figure
+
+
+def test_a_reward_that_outweighs_the_others_is_named(tmp_path: Path) -> None:
+    """Experts that are nearly equal in a reward make its gains large: a note says so; not with --raw, not otherwise."""
+    rows = [row | {"y": 0.01 * i + (i == 2)} for i, row in enumerate(curve(5))]
+    path = saved(tmp_path / "t.csv", rows)
+
+    def notes(**options: Any) -> str:
+        return str(json.loads(ran(path, as_json=True, **options)[1])["notes"])
+
+    assert "nearly equal in 'y'" in notes()
+    assert "nearly equal" not in notes(raw=True)
+    path = saved(tmp_path / "u.csv", curve(5))
+    assert "nearly equal" not in notes()
+
+
+def test_a_terminal_is_not_too_narrow(tmp_path: Path) -> None:
+    """At 60 columns nothing but the pictures is wider, every word of the wide text is there, and no name is broken."""
+    names = [f"reward-{k}" for k in range(7)]
+    rows: list[dict[str, object]] = [
+        {"lambda_a": a, "lambda_b": b, **{n: (i + 1) * (2 - i + k) / 7 for k, n in enumerate(names)}}
+        for i, (a, b) in enumerate((("1", "0"), ("0.5", "0.5"), ("0", "1")))
+    ]
+    path = saved(tmp_path / "t.csv", rows)
+    table = directed(read_table(path), names, [], [])
+    about = document(table, data_of(table))
+    wide, narrow = (final(about, unicode=True, colour=False, width=width) for width in (None, 60))
+
+    pictured = set(wide) & set(narrow)
+    assert max(len(line) for line in narrow if line not in pictured) <= 60
+    assert {w for line in wide for w in line.split()} == {w for line in narrow for w in line.split()} | {"·"}
+    assert sum("reward-6" in line for line in narrow) >= 1
+    assert sum(line.strip().startswith("point") for line in narrow) > 1

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import rsoup
 from rsoup.report import card
+from rsoup.report.heritage import Licence, inherited, licence_of
 
 
 def made(folders: Folders, **options: object) -> Path:
@@ -144,3 +145,50 @@ def test_a_diffusers_component_names_its_library(tmp_path: Path, base_and_two: F
     rsoup.merge(rsoup.make_recipe([one, two], uniform=True), tmp_path / "unet")
 
     assert ModelCard.load(tmp_path / "unet" / "README.md").data.library_name == "diffusers"
+
+
+def test_each_ingredient_is_named_by_what_is_known_of_it(base_and_two: Folders) -> None:
+    """What lay on a disk is named by its card's base models, one or several, in order and once; paths are not."""
+    with_card(base_and_two.one, "---\nbase_model: [org/other, org/base]\n---\n")
+    with_card(base_and_two.two, f"---\nbase_model:\n- org/base\n- {base_and_two.base}\n---\n")
+    found = ModelCard.load(made(base_and_two)).data
+
+    assert found.base_model == ["org/other", "org/base"]
+    assert found.base_model_relation == "merge"
+
+
+def test_the_bases_licence_is_inherited_where_there_is_no_other(base_and_two: Folders) -> None:
+    """No ingredient names a licence: the base's, with its name and link, and a note says so."""
+    with_card(base_and_two.base, "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\n---\n")
+    recipe = rsoup.make_recipe(
+        [base_and_two.one, base_and_two.two], uniform=True, base=base_and_two.base, dtype="float32"
+    )
+    result = rsoup.merge(recipe, base_and_two.root / "inherits")
+    found = card.split((base_and_two.root / "inherits" / "README.md").read_text())[0]
+
+    assert (found["license"], found["license_name"], found["license_link"]) == ("other", "mine", "LICENSE")
+    assert any("the licence is the base model's: other (mine)" in note for note in result.notes)
+
+
+LICENCES = st.builds(Licence, st.tuples(st.sampled_from(["mit", "other"])), st.sampled_from([None, "x", "y"]))
+
+
+@given(st.lists(LICENCES, max_size=3, unique=True), st.lists(LICENCES, max_size=2, unique=True))
+def test_a_licence_is_inherited_or_nobody_chose(own: list[Licence], bases: list[Licence]) -> None:
+    """One licence is inherited; the bases' counts where the ingredients have none; of several none is chosen; what is asked for is."""
+    found, count = inherited(own, bases, None), len(own) or len(bases)
+
+    assert (found.licence is not None) == (count == 1)
+    assert len(found.differ) == (count if count > 1 else 0)
+    assert found.licence is None or found.licence in (own or bases)
+    assert inherited(own, bases, "apache-2.0").licence == Licence(("apache-2.0",))
+
+
+def test_a_card_says_its_licence_in_any_form() -> None:
+    """A text, a list, a placeholder, another spelling of case; `other` is told apart by its name."""
+    assert licence_of({"license": ["MIT"]}) == licence_of({"license": "mit"}) == Licence(("mit",))
+    assert licence_of({"license": "license"}) is licence_of({"license": []}) is licence_of({}) is None
+    both = licence_of({"license": ["mit", "apache-2.0"]})
+    assert both is not None
+    assert both.fields() == {"license": ["mit", "apache-2.0"]}
+    assert licence_of({"license": "other", "license_name": "a"}) != licence_of({"license": "other"})

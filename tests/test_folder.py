@@ -536,11 +536,11 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, what: str) -> None:
     assert hint in str(refused(path, code, says).hint)
 
 
-@pytest.mark.parametrize("scheme", ["https://example.org/model.safetensors", "s3://bucket/model"])
+@pytest.mark.parametrize("scheme", ["https://example.org/model.safetensors", "hdfs://host/model"])
 def test_addresses_are_not_paths(scheme: str) -> None:
     """What lies elsewhere is fetched first."""
     with pytest.raises(
-        RefusedFileError, match="rsoup reads checkpoints of this machine and of the Hub"
+        RefusedFileError, match="rsoup reads checkpoints of this machine, of the Hub and of object stores"
     ) as caught:
         open_checkpoint(scheme)
     assert (caught.value.code, caught.value.where) == ("E0810", scheme)

@@ -16,7 +16,7 @@ from rsoup.analysis.compared import other_of
 from rsoup.analysis.data import Data, data_of, directed
 from rsoup.analysis.document import Asked, document
 from rsoup.analysis.drawn import Subject, drawn, spider_models
-from rsoup.analysis.measures import Noise
+from rsoup.analysis.intervals import Noise
 from rsoup.analysis.selected import Wish, selected
 from rsoup.cli import front as command
 from rsoup.cli import select as choose
@@ -130,9 +130,9 @@ def test_choosing_among_thousands_takes_no_square_of_time() -> None:
     """Choosing among 2000 points is done in under a second of the processor."""
     draw = random.Random(0)
     text = "x,y\n" + "".join(f"{draw.random()},{draw.random()}\n" for _ in range(2000))
-    from rsoup.measured import flat
+    from rsoup.measured import cells, flat
 
-    table = directed(flat.read(flat.csv_rows(text.encode(), "t"), Columns(), "t", "t"), [], [], [])
+    table = directed(flat.read(cells.csv_rows(text.encode(), "t"), Columns(), "t", "t"), [], [], [])
     data, start = data_of(table), time.process_time()
     selected(data, Wish(weights=(0.3, 0.7)))
     assert time.process_time() - start < 1
@@ -159,10 +159,10 @@ def test_without_the_base_similarity_says_what_it_is_counted_from(tmp_path: Path
 
 def test_a_spider_shows_every_set_that_is_compared() -> None:
     """However many models there are, the sets asked for with --compare are drawn."""
-    from rsoup.measured import flat
+    from rsoup.measured import cells, flat
 
     many = "x,y,z\n" + "".join(f"{i},{20 - i},{i * (20 - i)}\n" for i in range(20))
-    table = directed(flat.read(flat.csv_rows(many.encode(), "t"), Columns(), "t", "t"), [], [], [])
+    table = directed(flat.read(cells.csv_rows(many.encode(), "t"), Columns(), "t", "t"), [], [], [])
     data = data_of(table)
     models = spider_models(data, [other_of("greedy", table, data)])
     assert any(model.name.startswith("greedy") for model in models)

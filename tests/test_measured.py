@@ -182,3 +182,129 @@ def test_an_expert_is_one_ingredient_alone_and_whole(
     """λ = eᵢ and η = 1."""
     row = Row("p", "done", {}, {}, tuple(map(Fraction, mix)), Fraction(scale))
     assert row.expert == expert
+
+
+# --- tables as other programs write them
+
+PANDAS = {
+    "records": [{"a": 1.0, "b": None, "point": "p"}, {"a": 2.0, "b": 3.5, "point": "q"}],
+    "columns": {"a": {"0": 1.0, "1": 2.0}, "b": {"0": None, "1": 3.5}, "point": {"0": "p", "1": "q"}},
+    "index": {"0": {"a": 1.0, "b": None, "point": "p"}, "1": {"a": 2.0, "b": 3.5, "point": "q"}},
+    "split": {"columns": ["a", "b", "point"], "index": [0, 1], "data": [[1.0, None, "p"], [2.0, 3.5, "q"]]},
+    "table": {
+        "schema": {"fields": [{"name": "index", "type": "integer"}], "primaryKey": ["index"], "pandas_version": "1.4.0"},
+        "data": [{"index": 0, "a": 1.0, "b": None, "point": "p"}, {"index": 1, "a": 2.0, "b": 3.5, "point": "q"}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orient", PANDAS)
+def test_every_orient_of_pandas_is_one_table(tmp_path: Path, orient: str) -> None:
+    """records, columns, index, split and table hold the same points; null is an empty cell."""
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(PANDAS[orient]))
+    table = read_table(str(path))
+
+    assert [(r.name, {n: s.value for n, s in r.select.items()}) for r in table.rows] == [
+        ("p", {"a": 1.0}),
+        ("q", {"a": 2.0, "b": 3.5}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ({"a": {"p": 1.0}, "b": {"p": 2.0}}, "E0278"),
+        ({"0": {"1": 1.0}}, "E0278"),
+        ({"a": {"0": 1.0}, "b": {"1": 2.0}}, "E0808"),
+        ({"columns": ["a", "a"], "index": [0], "data": [[1, 2]]}, "E0808"),
+        ({"columns": ["a"], "index": [0], "data": [[1, 2]]}, "E0808"),
+        ([[1.0, 2.0]], "E0808"),
+        ({"schema": 1, "a": 2}, "E0808"),
+    ],
+)
+def test_json_that_could_be_two_tables_is_refused(tmp_path: Path, value: object, code: str) -> None:
+    """E0278 where rows and columns look the same; E0808 where cells are missing or names occur twice."""
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises((UsageError, RefusedFileError)) as refused:
+        read_table(str(path))
+    assert (refused.value.code, bool(refused.value.hint)) == (code, True)
+
+
+def test_tabs_separate_a_tsv(tmp_path: Path) -> None:
+    """.tsv has tabs and may have commas in its cells; in a .csv tabs are refused, and the other name is told."""
+    text = "point\tx\ty\na, b\t1\t2\n"
+    (tmp_path / "t.tsv").write_text(text)
+    (tmp_path / "t.csv").write_text(text.replace("a, b", "a"))
+
+    (row,) = read_table(str(tmp_path / "t.tsv")).rows
+    assert (row.name, row.select["y"].value) == ("a, b", 2.0)
+    with pytest.raises(RefusedFileError, match=r"tabs separate its columns, not commas: call it \.tsv"):
+        read_table(str(tmp_path / "t.csv"))
+
+
+CHART = """"Step","run-a - eval/x","run-a - eval/x__MIN","run-a - eval/x__MAX","run-b - eval/x","run-b - eval/x__MIN","run-b - eval/x__MAX"
+"100","0.5","0.5","0.5","","",""
+"200","0.6","0.6","0.6","0.7","0.7","0.7"
+"""
+
+
+def test_a_chart_of_wandb_is_a_point_per_run_and_step(tmp_path: Path) -> None:
+    """Its columns are runs; their extremes are left out; an empty cell is no point."""
+    path = tmp_path / "chart.csv"
+    path.write_text(CHART)
+    table = read_table(str(path))
+
+    assert [(r.name, r.label, r.step, r.select["eval/x"].value) for r in table.rows] == [
+        ("step-100_run-a", "run-a", 100, 0.5),
+        ("step-200_run-a", "run-a", 200, 0.6),
+        ("step-200_run-b", "run-b", 200, 0.7),
+    ]
+    assert list(table.metrics) == ["eval/x"]
+    path.write_text(CHART.replace('"Step"', '"Relative Time"'))
+    with pytest.raises(UsageError) as refused:
+        read_table(str(path))
+    assert refused.value.code == "E0279"
+
+
+def test_a_table_of_runs_has_names_and_steps(tmp_path: Path) -> None:
+    """`Name` and `Step` as wandb and mlflow write them; a preference is what a picture calls a point."""
+    path = tmp_path / "runs.csv"
+    path.write_text("Name,State,Step,x,mu\nfirst,finished,10,1.5,0.25\nsecond,finished,10,2.5,0.5\n")
+    table = read_table(str(path), Columns(("x",)))
+
+    assert [(r.name, r.step, r.label) for r in table.rows] == [
+        ("first", 10, "μ 0.25"),
+        ("second", 10, "μ 0.5"),
+    ]
+    path.write_text("Name,Step,x,mu\nfirst,10,1.5,0.25\n")
+    assert list(read_table(str(path)).metrics) == ["x"]
+    path.write_text("point,Name,step,Step,x,label\np,first,1,10,1.5,seen\n")
+    (row,) = read_table(str(path), Columns(("x",))).rows
+    assert (row.name, row.step, row.label) == ("p", 1, "seen")
+
+
+@pytest.mark.parametrize(
+    "head", ["Wall time,Step,Value", "run_id,key,value,step,timestamp", "metric,step,value"]
+)
+def test_one_value_per_line_is_refused_by_name(tmp_path: Path, head: str) -> None:
+    """E0276 for TensorBoard's curves and mlflow's histories, with what to make of them."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"{head}\n{','.join('1' for _ in head.split(','))}\n")
+    with pytest.raises(UsageError) as refused:
+        read_table(str(path))
+    assert (refused.value.code, bool(refused.value.hint)) == ("E0276", True)
+
+
+@pytest.mark.parametrize("column", ["lambda_a", "share"])
+def test_a_word_among_the_shares_has_its_remedy(tmp_path: Path, column: str) -> None:
+    """E0277 tells the --where that leaves the row out; with it the table is read."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"{column},lambda_b,x\n0.3,0.7,1\ninit,init,2\n")
+    shares = () if column == "lambda_a" else (("a", "share"), ("b", "rest"))
+    with pytest.raises(UsageError) as refused:
+        read_table(str(path), Columns(("x",), shares=shares))
+    assert (refused.value.code, str(refused.value.hint)[: len(column) + 15]) == ("E0277", f"--where '{column}!=init'"[: len(column) + 15])  # fmt: skip
+    where = (Condition(column, "init", other=True),)
+    assert len(read_table(str(path), Columns(("x",), where, shares)).rows) == 1

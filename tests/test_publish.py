@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from email.utils import formatdate
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -370,14 +372,14 @@ def test_a_licence_is_inherited_or_asked_for(
 ) -> None:
     """Equal: inherited; different: refused; none: the base's, and said so; TRL's placeholder is none."""
     folder = merged(base_and_two, f"license: {one}" if one else "", f"license: {two}" if two else "")
-    bases = {"org/base": base}
+    bases = {"org/base": {"license": base}}
     if isinstance(expected, type):
         with pytest.raises(UsageError) as caught:
-            published(folder, base_licences=bases)
+            published(folder, base_cards=bases)
         assert caught.value.code == "E0721"
         assert published(folder, license_="mit").metadata["license"] == "mit"
         return
-    made = published(folder, base_licences=bases)
+    made = published(folder, base_cards=bases)
 
     assert made.metadata.get("license") == expected
     assert any("base model's" in note for note in made.notes) == (expected == base and base is not None)
@@ -493,7 +495,9 @@ def test_stale_weights_go_and_nothing_else() -> None:
         "old.txt": RemoteFile(9, None, "1" * 40),
         "rsoup.json": RemoteFile(9, None, "1" * 40),
     }
-    change = change_of({"config.json": same, "model.safetensors": new}, there, ["old.txt", "config.json"])
+    change = change_of(
+        {"config.json": same, "model.safetensors": new}, there, ["old.txt", "config.json", "rsoup.json"]
+    )
 
     assert (change.kept, change.added, change.replaced) == ((same,), (new,), ())
     assert change.deleted == (
@@ -615,6 +619,9 @@ def test_the_hub_says_how_long_to_wait() -> None:
     error = OSError()
     error.response = Answer(429, retry_after="3")  # type: ignore[attr-defined]
     assert wait_of(error, 0) == 3
+    later = formatdate(time.time() + 20, usegmt=True)
+    error.response = Answer(429, retry_after=later)  # type: ignore[attr-defined]
+    assert 15 < wait_of(error, 0) <= 20
     error.response = Answer(429, ratelimit='"api";r=0;t=7')  # type: ignore[attr-defined]
     assert wait_of(error, 0) == 7
     assert wait_of(OSError(), 0) < wait_of(OSError(), 1) <= wait_of(OSError(), 9) == 30

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from adapters import make
+from checkpoints import write_folder
 from conftest import Folders
 from hub_server import Hub
 from huggingface_hub.repocard import ModelCard
 
 import rsoup
+from rsoup.report import card
 
 
 @pytest.fixture
@@ -385,3 +388,141 @@ def test_a_soup_that_is_made_stays(hub: Hub, base_and_two: Folders, tmp_path: Pa
     assert done.returncode != 0
     assert f"rsoup push {tmp_path / 'made'} me/made" in done.stderr
     assert (tmp_path / "made" / "rsoup.json").exists()
+
+
+def test_licences_that_differ_are_refused_before_the_work(
+    hub: Hub, base_and_two: Folders, tmp_path: Path
+) -> None:
+    """`merge --push` of ingredients under two licences: E0721 before anything is made; --license decides."""
+    (base_and_two.one / "README.md").write_text("---\nlicense: mit\n---\n")
+    (base_and_two.two / "README.md").write_text("---\nlicense: other\nlicense_name: mine\n---\n")
+    line = [base_and_two.one, base_and_two.two, "--lambda", "0.3,0.7", "-o", tmp_path / "made"]
+    said = refused(push(hub, *line, "--push", "me/made", command="merge"), "E0721", 2)
+
+    assert "mit, other (mine)" in said
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("tool", ["transformers", "trl"])
+def test_cards_of_other_tools_keep_their_words(hub: Hub, soup: Path, tool: str) -> None:
+    """On top of a real card of transformers or TRL: every word of its prose stays, what was placeholder goes, the Hub takes it."""
+    there = real_card(tool)
+    hub.add(
+        "me/soup",
+        {"README.md": there.encode(), ".eval_results/gpqa.yaml": b"[]", "model.safetensors": b"old"},
+    )
+    found = published(push(hub, soup, "me/soup", "--overwrite", "--license", "mit", "--json"))
+    data, prose = card.split(hub.files("me/soup")["README.md"].decode())
+
+    assert prose == card.split(there)[1]
+    assert data["license"] == "mit"
+    assert "licence" not in data
+    assert {"merge", "rsoup", "rewarded-soup"} <= set(data["tags"])
+    assert any(".eval_results/" in note for note in found["notes"])
+    assert any("results by others" in note for note in found["notes"]) == (tool == "transformers")
+
+
+def real_card(tool: str) -> str:
+    """The card that a library writes after a training."""
+    if tool == "transformers":
+        from transformers.modelcard import TrainingSummary
+
+        asked = {
+            "dataset": ["d"],
+            "dataset_tags": ["d"],
+            "dataset_args": ["x"],
+            "tasks": ["text-classification"],
+        }
+        summary = TrainingSummary("old", license="mit", finetuned_from="org/other", eval_results={"Accuracy": 0.5}, **asked)  # fmt: skip
+        return str(summary.to_model_card())
+    from trl.trainer.utils import generate_model_card
+
+    return str(generate_model_card("org/other", "old", "me/soup", "org/data", ["sft"], None, None, "SFT"))
+
+
+def test_a_path_in_pefts_card_is_not_published(hub: Hub, tmp_path: Path) -> None:
+    """The card PEFT writes beside an adapter of a local base: its base_model and its tag of that path are left out."""
+    made = make("plain", tmp_path / "adapters")
+    (adapter := made.adapters[0] / "adapter_config.json").write_text(
+        json.dumps({**json.loads(adapter.read_text()), "base_model_name_or_path": "org/base"})
+    )
+    assert str(made.base) in (made.adapters[0] / "README.md").read_text()
+    assert push(hub, made.adapters[0], "me/adapter").returncode == 0
+    text = hub.files("me/adapter")["README.md"].decode()
+
+    assert str(tmp_path) not in text
+    assert {"lora", "transformers"} <= set(card.split(text)[0]["tags"])
+
+
+def test_a_soup_that_is_one_file_is_published_with_its_manifest(
+    hub: Hub, base_and_two: Folders, tmp_path: Path
+) -> None:
+    """A file and its NAME.rsoup.json, alone in a folder or named: published with a card, and proven where they are."""
+    recipe = rsoup.make_recipe([base_and_two.one, base_and_two.two], uniform=True)
+    (tmp_path / "policy").mkdir()
+    rsoup.merge(recipe, tmp_path / "policy" / "one.safetensors")
+    first = published(push(hub, tmp_path / "policy", "me/policy", "--json"))
+    again = published(push(hub, tmp_path / "policy" / "one.safetensors", "me/policy", "--json"))
+
+    assert set(first["added"]) == {"one.safetensors", "one.rsoup.json", "README.md"}
+    assert again["commit"] is None
+    done = push(hub, "me/policy", command="verify")
+    assert done.returncode == 0, done.stdout
+    assert "✓ digests" in done.stdout
+
+
+def test_what_is_not_of_the_soup_is_named(hub: Hub, soup: Path) -> None:
+    """A file that stays in the repository and that the manifest does not list is said, for `rsoup verify` will say it."""
+    hub.add("me/soup", {"notes.txt": b"mine"})
+
+    assert any(
+        "'notes.txt' is not of this soup" in n
+        for n in published(push(hub, soup, "me/soup", "--json"))["notes"]
+    )
+
+
+@pytest.mark.fault("K14")
+def test_a_commit_of_the_real_command_meanwhile_is_seen(hub: Hub, soup: Path) -> None:
+    """`hf upload` between the look and the commit: exit 75 with its title, and its file stays; then the push goes through."""
+    (soup.parent / "theirs.txt").write_text("theirs")
+    hub.add("me/soup", {"x": b"1"})
+    line = [Path(sys.executable).parent / "hf", "upload", "me/soup", soup.parent / "theirs.txt", "theirs.txt"]
+    line = [*map(str, line), "--commit-message", "by hand"]
+    hub.when(
+        "POST endpoint /api/models/me/soup/commit/",
+        lambda: subprocess.run(line, env=hub.environment(), check=True, capture_output=True, timeout=60),
+    )
+    text = refused(push(hub, soup, "me/soup"), "E7511", 75)
+
+    assert "by hand" in text
+    assert push(hub, soup, "me/soup").returncode == 0
+    assert hub.files("me/soup")["theirs.txt"] == b"theirs"
+
+
+@pytest.mark.parametrize("xet", [True, False])
+def test_tensors_that_are_there_are_not_sent_again(hub: Hub, tmp_path: Path, xet: bool) -> None:
+    """Of a soup whose other tensors the Hub has in another repository, Xet sends those that differ; LFS whole files."""
+    generator = torch.Generator().manual_seed(0)
+    base = {f"layers.{i}.weight": torch.randn(256, 512, generator=generator) for i in range(12)}
+    tuned = [{**base, "layers.3.weight": base["layers.3.weight"] + 0.01 * k} for k in (1, 2)]
+    for name, tensors in (("base", base), ("a", tuned[0]), ("b", tuned[1])):
+        write_folder(tmp_path / name, tensors)
+    recipe = rsoup.make_recipe([tmp_path / "a", tmp_path / "b"], uniform=True, base=tmp_path / "base")
+    rsoup.merge(recipe, tmp_path / "shared")
+    whole, one = (tmp_path / "shared" / "model.safetensors").stat().st_size, base["layers.3.weight"].nbytes
+    assert push(hub, tmp_path / "base", "me/base", xet=xet).returncode == 0
+    before = stored(hub)
+    assert push(hub, tmp_path / "shared", "me/shared", xet=xet).returncode == 0
+
+    sent = stored(hub) - before
+    if xet:
+        assert one <= sent < 1.5 * one
+    else:
+        assert sent == whole
+
+
+def stored(hub: Hub) -> int:
+    """Bytes that came to the storage: in Xet's chunks, or in whole files."""
+    chunks = [f.stat().st_size for f in (hub.xet.folder / "xet" / "xorbs").rglob("*") if f.is_file() and f.suffix not in (".redb", ".mdb")]  # fmt: skip
+    files = [int(r.headers["content-length"]) for r in hub.requests if r.line.startswith("PUT storage ")]
+    return sum(chunks) + sum(files)

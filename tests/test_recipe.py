@@ -15,7 +15,7 @@ from rsoup.names import names_for
 from rsoup.recipe import Ingredient, Recipe, Rule, layer_of
 from rsoup.request import MAX_CHECKPOINTS, Request, RuleRequest, make, parse_size
 
-A, B, C = (Ingredient(name, (f"runs/{name}",)) for name in "abc")
+A, B, C = (Ingredient(name, (f"./runs/{name}",)) for name in "abc")
 HALF = ("0.5", "0.5")
 
 

@@ -12,6 +12,8 @@ from checkpoints import write_file
 
 import rsoup as library
 from rsoup.errors import IncompatibleError, RefusedFileError, UsageError
+from rsoup.publish.parcel import pack
+from rsoup.report import card
 from rsoup.storage.pickled.plain_pickle import dump
 from rsoup.storage.pickled.torch_write import plain_archive
 
@@ -205,3 +207,16 @@ def test_another_algorithm_is_said(policies: dict[str, Path], tmp_path: Path) ->
     result = library.check({"ppo": policies["one"], "a2c": tmp_path / "a2c.zip"}, headers=True)
 
     assert any("settings_of_the_algorithm" in note for note in result.notes)
+
+
+def test_a_soup_of_policies_is_published_and_made_again(policies: dict[str, Path], tmp_path: Path) -> None:
+    """An archive with its manifest is what a push takes, under a card of its library; its recipe gives it, whatever its name."""
+    places = {"one": policies["one"], "two": policies["two"]}
+    (tmp_path / "policy").mkdir()
+    library.merge(library.make_recipe(places, uniform=True), tmp_path / "policy" / "soup.zip")
+    parcel = pack(str(tmp_path / "policy"))
+    again = library.recook(tmp_path / "policy", tmp_path / "again.zip", places)
+
+    assert set(parcel.items) == {"soup.zip", "soup.rsoup.json"}
+    assert card.split(parcel.card or "")[0]["library_name"] == "stable-baselines3"
+    assert Path(again.out).read_bytes() == (tmp_path / "policy" / "soup.zip").read_bytes()

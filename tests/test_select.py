@@ -16,11 +16,13 @@ from test_analysis import curve, saved, series
 from rsoup.analysis.data import data_of, directed
 from rsoup.analysis.selected import Wish, selected
 from rsoup.cli import select as command
+from rsoup.cli.published import Publish
 from rsoup.cli.reading import Reading
 from rsoup.console import Console
 from rsoup.errors import RsoupError, UsageError
 from rsoup.measured.table import read_table
 from rsoup.measured.values import Measured, Quality, Row, Table
+from rsoup.publish.asked import Options
 from rsoup.select.ranking import linear, ranked
 from rsoup.select.utility import Worth
 from rsoup.select.weights import parse_preference
@@ -183,6 +185,8 @@ def test_preferences_are_exact_shares(text: str) -> None:
         ("E0266", {"preference": "1,0", "merge": True}),
         ("E0266", {"preference": "1,0", "out": "soup"}),
         ("E0266", {"preference": "1,0", "merge": True, "out": "soup"}),
+        ("E0266", {"preference": "1,0", "publish": Publish("me/soup", Options())}),
+        ("E0266", {"preference": "1,0", "merge": True, "out": "soup", "license": "mit"}),
         ("E0271", {"preference": "1,0", "require": ("x>5",)}),
         ("E0271", {"utility": "log(x - 100)"}),
         ("E0260", {"utility": "__import__('os')"}),

@@ -112,6 +112,27 @@ def test_what_is_measured_is_never_measured_again(place: Path) -> None:
     assert len(done()) == len(set(done())) == 17
 
 
+def test_what_an_evaluation_left_stays_its_own(place: Path) -> None:
+    """Soups of other experts have the same names, and another expert gives points new names: samples stay with their λ."""
+    leave = "open(os.environ['RSOUP_OUT'] + '/samples.jsonl', 'w').write(json.dumps({'prompt': '', 'output': f'said {x!r}'}))"
+    (place / "leave.py").write_text(SCORE.replace("print('some talk')", "").rstrip() + f"\n{leave}\n")
+    half, zero = Fraction(1, 2), Fraction(0)
+    for names, mixes, new in (
+        ("ab", ((half, half),), 1),
+        ("ac", ((half, half),), 1),
+        ("abc", ((half, half, zero), (half, zero, half)), 0),
+    ):
+        run = f"{sys.executable} -S leave.py {{model}}"
+        result = sweep(spec_of(names, grid=None, design=Design(mixes=mixes), run=run), "run")
+        assert result.evaluated == new
+        page = (place / "run" / "report.html").read_text()
+        for point in points(result).values():
+            select = point["select"]
+            assert isinstance(select, dict)
+            assert f"said {select['up']['value']!r}" in page
+    assert len(list((place / "run" / "outputs").rglob("samples.jsonl"))) == 2
+
+
 @pytest.mark.fault("J13", "J14")
 def test_results_of_something_else_are_not_mixed_in(place: Path) -> None:
     """Another evaluator is refused (2), other weights too (3), with what changed; accepted, all is measured anew."""

@@ -10,7 +10,7 @@ from rsoup.analysis.connected import connected
 from rsoup.analysis.data import Data, data_of, steps_of
 from rsoup.errors import UsageError
 from rsoup.front.expected import expected_reward
-from rsoup.front.pareto import covered, front
+from rsoup.front.pareto import covered
 from rsoup.measured.values import Table
 
 Found = Mapping[str, Any]
@@ -33,14 +33,18 @@ def along(table: Table, data: Data, *, tolerance: float, confidence: float) -> l
         except UsageError:  # no point of this step has every reward
             continue
         lmc = connected(mine, tolerance=tolerance, confidence=confidence)
-        volume = covered(mine.values, mine.maximise, mine.reference).value if len(mine.rewards) > 1 else None
+        volume = (
+            covered([mine.values[i] for i in mine.valued], mine.maximise, mine.reference).value
+            if len(mine.rewards) > 1
+            else None
+        )
         found.append(
             {
                 "step": step,
                 "points": len(mine.rows),
-                "front": [mine.names[i] for i in front(mine.values, mine.maximise)],
+                "front": [mine.names[i] for i in mine.front],
                 "hypervolume": volume,
-                "expected_reward": expected_reward(mine.gains).value,
+                "expected_reward": expected_reward([mine.gains[i] for i in mine.valued]).value,
                 "connectivity": None if lmc is None else lmc["verdict"],
                 "worst_gap": None if lmc is None else _worst(lmc),
                 "distances": dict(table.distances.get(step, {})) or None,

@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rsoup.analysis.data import Data, relative, steps_of
-from rsoup.analysis.measures import Noise, interval
+from rsoup.analysis.intervals import Noise, interval
 from rsoup.errors import UsageError, listing, show
 from rsoup.front import advantage as curves
 from rsoup.front.batches import expected_rewards, hypervolumes
-from rsoup.front.expected import expected_reward, utility_loss
+from rsoup.front.different import different
+from rsoup.front.expected import Loss, expected_reward, utility_loss
+from rsoup.front.noise import Estimate, bootstraps
 from rsoup.front.pareto import scaled, volume
 from rsoup.front.versus import Standing, versus
 from rsoup.measured.values import Measured, Row, Table
 
 Found = Mapping[str, Any]
 _MOST_AVERAGED = 20_000
+_MOST_DRAWN = 500  # points whose losses are drawn
 _FEW = 300  # subsets per size where a measure has no fast form
 
 
@@ -105,8 +108,10 @@ def _scores(row: Row, data: Data) -> Mapping[str, Measured]:
 def compared(data: Data, other: Other, noise: Noise, *, trainings: float | None = None) -> Found:
     """Who dominates whom, both hypervolumes, expected rewards, and the advantage over M of the others.
 
-    `trainings` is what the soups took; default one per ingredient.
+    `trainings` is what the soups took; default one per ingredient. Of reported soups those take part that the select
+    values found.
     """
+    data = data.only(data.valued)
     ours = data.gains
     theirs = [scaled(point, data.maximise, data.reference) for point in other.values]
     their_errors = [relative(row, data.reference) for row in other.errors]
@@ -122,6 +127,7 @@ def compared(data: Data, other: Other, noise: Noise, *, trainings: float | None 
     )
     names = [row.name for row in other.rows]
     loss, reverse = utility_loss(ours, theirs), utility_loss(theirs, ours)
+    between = _loss_intervals(data, other, theirs, their_errors, noise) if known else (None, None)
     return {
         "name": other.name,
         "points": [_standing(data, other, names, s) for s in found.standings],
@@ -141,10 +147,8 @@ def compared(data: Data, other: Other, noise: Noise, *, trainings: float | None 
         "expected_reward": {
             "soups": expected_reward(ours).value,
             "others": expected_reward(theirs).value,
-            "largest_loss_of_soups": {"value": loss.value, "at_preference": list(loss.preference), "exact": loss.exact},
-            "largest_loss_of_others": {
-                "value": reverse.value, "at_preference": list(reverse.preference), "exact": reverse.exact,
-            },
+            "largest_loss_of_soups": _loss(loss, between[0]),
+            "largest_loss_of_others": _loss(reverse, between[1]),
         },
         "needed": {
             "definition": "the gain in every reward, in spans, with which one set would be at least as good as each point of the other",
@@ -153,6 +157,43 @@ def compared(data: Data, other: Other, noise: Noise, *, trainings: float | None 
         },
         "advantage": _advantage(data, other, theirs, their_errors, noise, trainings) if len(theirs) > 1 else None,
     }  # fmt: skip
+
+
+def _loss(loss: Loss, between: Estimate | None) -> Found:
+    return {
+        "value": loss.value,
+        "at_preference": list(loss.preference),
+        "exact": loss.exact,
+        "interval": interval(between),
+    }
+
+
+def _loss_intervals(
+    data: Data,
+    other: Other,
+    theirs: Sequence[tuple[float, ...]],
+    their_errors: Sequence[tuple[float | None, ...]],
+    noise: Noise,
+) -> tuple[Estimate | None, Estimate | None]:
+    """Of what the soups lack to the others and the others to the soups, for two rewards; reference and spans as they are."""
+    from rsoup.front.batch_shape import losses
+
+    points = different([*data.gains, *theirs], [*data.relative_errors, *their_errors], [*data.repeats, *other.repeats])  # fmt: skip
+    if len(data.rewards) != 2 or len(points.rows) > _MOST_DRAWN:
+        return None, None
+    ours, rest = points.rows[: len(data.rows)], points.rows[len(data.rows) :]
+
+    def both(sets: Any) -> Any:
+        import numpy as np
+
+        mine, other = sets[:, ours], sets[:, rest]
+        return np.stack([losses(mine, other), losses(other, mine)], axis=1)
+
+    found = bootstraps(
+        points.values, points.errors, points.repeats, both,
+        draws=max(min(noise.draws, 400), noise.least), seed=noise.seed, confidence=noise.confidence,
+    )  # fmt: skip
+    return found[0], found[1]
 
 
 def _standing(data: Data, other: Other, names: Sequence[str], standing: Standing) -> Found:
@@ -198,7 +239,7 @@ def _advantage(
         many=expected_rewards if two else hypervolumes,
         noise=curves.Noise(
             data.relative_errors, their_errors, data.repeats, other.repeats,
-            draws=min(noise.draws, 400), confidence=noise.confidence,
+            draws=max(min(noise.draws, 400), noise.least), confidence=noise.confidence,
         ) if known else None,
         most=_MOST_AVERAGED if two else _FEW,
         sample=2_000 if two else _FEW,

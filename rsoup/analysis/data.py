@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rsoup.errors import UsageError, listing, show
-from rsoup.front.pareto import Reference, reference_of, scaled
+from rsoup.front.pareto import Reference, all_scaled, front, reference_of
 from rsoup.measured.values import Measured, Quality, Row, Table
 
 Values = tuple[float, ...]
@@ -19,7 +19,9 @@ class Data:
 
     `errors` are standard errors (None: not known), `repeats` the evaluations behind a value. `reference` is what
     `gains` count from: the rewards all to be maximised, in spans. `experts` has, by ingredient, the index of
-    the point that is this ingredient alone, None where it was not measured.
+    the point that is this ingredient alone, None where it was not measured. Where the values are those of the report
+    split, `chosen_by` are the same points' values of the select split, and `front` is found by those: the same numbers
+    must not choose and score. `not_reported` are points of that front without report values.
     """
 
     shown: str
@@ -35,16 +37,40 @@ class Data:
     experts: tuple[int | None, ...]
     split: str
     guard_maximise: tuple[bool, ...] = ()
+    chosen_by: tuple[Values, ...] | None = None
+    not_reported: tuple[str, ...] = ()
+    front: tuple[int, ...] = ()
 
     @property
     def gains(self) -> list[Values]:
         """Every point in spans over the reference, to be maximised."""
-        return [scaled(point, self.maximise, self.reference) for point in self.values]
+        return all_scaled(self.values, self.maximise, self.reference)
 
     @property
     def relative_errors(self) -> list[tuple[float | None, ...]]:
         """The standard errors in spans."""
         return [relative(row, self.reference) for row in self.errors]
+
+    @property
+    def valued(self) -> list[int]:
+        """The points whose values count: all, or those that the select values found, and the experts."""
+        if self.chosen_by is None:
+            return list(range(len(self.rows)))
+        return sorted({*self.front, *(i for i in self.experts if i is not None)})
+
+    def only(self, places: Sequence[int]) -> Data:
+        """The same data with these points alone."""
+        new = {old: i for i, old in enumerate(places)}
+        return replace(
+            self,
+            rows=tuple(self.rows[i] for i in places),
+            values=tuple(self.values[i] for i in places),
+            errors=tuple(self.errors[i] for i in places),
+            repeats=tuple(self.repeats[i] for i in places),
+            experts=tuple(None if i is None else new.get(i) for i in self.experts),
+            chosen_by=None if self.chosen_by is None else tuple(self.chosen_by[i] for i in places),
+            front=tuple(new[i] for i in self.front if i in new),
+        )
 
     @property
     def names(self) -> list[str]:
@@ -160,6 +186,7 @@ def data_of(
     )
     if reference is not None:
         found = _given(found, reference, rewards)
+    chosen, on, missing = _front(table, rows, values, (rewards, maximise, split))
     return Data(
         table.shown,
         rewards,
@@ -174,7 +201,32 @@ def data_of(
         experts,
         split,
         tuple(table.metrics[name].maximise is not False for name in guards),
+        chosen,
+        missing,
+        on,
     )
+
+
+def _front(
+    table: Table,
+    rows: Sequence[Row],
+    values: tuple[Values, ...],
+    about: tuple[tuple[str, ...], tuple[bool, ...], str],
+) -> tuple[tuple[Values, ...] | None, tuple[int, ...], tuple[str, ...]]:
+    """(the values of the select split if others are reported, the front's points, those of it that have no others)."""
+    rewards, maximise, split = about
+    if split != "report":
+        return None, tuple(front(values, maximise)), ()
+    all_ = [row for row in table.done if row.step == rows[0].step and _all(dict(row.select), rewards)]
+    selected = [tuple(row.select[name].value for name in rewards) for row in all_]
+    names = [all_[i].name for i in front(selected, maximise)]
+    places = {row.name: i for i, row in enumerate(rows)}
+    chosen = dict(zip((row.name for row in all_), selected, strict=True))
+    if not places.keys() <= chosen.keys() or not places.keys() & set(names):
+        return None, tuple(front(values, maximise)), ()
+    on = tuple(sorted(places[name] for name in names if name in places))
+    missing = tuple(name for name in names if name not in places)
+    return tuple(chosen[row.name] for row in rows), on, missing
 
 
 def _values(row: Row, split: str) -> dict[str, Measured]:
@@ -192,8 +244,8 @@ def _given(found: Reference, reference: Values, rewards: Sequence[str]) -> Refer
             f"--reference has {len(reference)} values for {len(rewards)} rewards",
             hint=f"one per reward, in this order: {listing(list(rewards))}",
         )
-    unit = "in the rewards' own units" if set(found.spans) == {1.0} else "each reward divided by its range among the experts"  # fmt: skip
-    return Reference(reference, found.spans, f"from the reference given, {unit}")
+    unit = "each reward divided by its range among the experts" if found.normalised else "in the rewards' own units"  # fmt: skip
+    return replace(found, values=reference, how=f"from the reference given, {unit}", given=True)
 
 
 def lambda_of(row: Row) -> tuple[Fraction, ...] | None:

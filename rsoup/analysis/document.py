@@ -11,13 +11,16 @@ from rsoup.analysis.compared import Other, compared
 from rsoup.analysis.connected import connected
 from rsoup.analysis.data import Data, lambda_of, steps_of
 from rsoup.analysis.experts import experts
-from rsoup.analysis.measures import Noise, figures, membership, shapes
+from rsoup.analysis.intervals import Intervals, Noise, intervals
+from rsoup.analysis.measures import figures, membership, shapes
 from rsoup.analysis.owning import base_of
 from rsoup.analysis.predictions import predictions
+from rsoup.errors import listing
 from rsoup.measured.values import Table
 from rsoup.mix import format_number
 
 SCHEMA = "rsoup-front/1"
+_WIDE = 5  # times the experts' range
 Found = Mapping[str, Any]
 
 
@@ -42,7 +45,8 @@ def document(
 ) -> dict[str, Any]:
     """The whole document, schema `rsoup-front/1`; equal tables and questions give equal documents."""
     asked = asked or Asked()
-    volume, expected = figures(data, asked.noise)
+    drawn = intervals(data, asked.noise)
+    volume, expected = figures(data, drawn)
     lmc = connected(data, tolerance=asked.tolerance, confidence=asked.noise.confidence)
     return {
         "format": SCHEMA,
@@ -57,7 +61,7 @@ def document(
         "front": membership(data, asked.noise),
         "hypervolume": volume,
         "expected_reward": expected,
-        **shapes(data),
+        **shapes(data, drawn),
         "connectivity": lmc,
         **experts(
             data,
@@ -65,11 +69,12 @@ def document(
             base=base_of(data, asked.base_point),
             distances=asked.distances,
             others=others,
+            confidence=asked.noise.confidence,
         ),
         "surrogate": predictions(data),
         "compared": [compared(data, other, asked.noise, trainings=asked.trainings) for other in others],
         "training": along(table, data, tolerance=asked.tolerance, confidence=asked.noise.confidence),
-        "notes": _notes(table, data),
+        "notes": _notes(table, data, drawn),
     }
 
 
@@ -92,7 +97,7 @@ def _point(data: Data, index: int) -> Found:
         "label": row.label,
         "lambda": None
         if row.mix is None
-        else dict(zip(data.ingredients, map(format_number, row.mix), strict=False))
+        else dict(zip(data.ingredients, map(format_number, row.mix), strict=True))
         if data.ingredients
         else [format_number(share) for share in row.mix],
         "scale": format_number(row.scale),
@@ -106,13 +111,31 @@ def _point(data: Data, index: int) -> Found:
     }
 
 
+def _reported(data: Data) -> str:
+    if data.chosen_by is None:
+        return "the same report values find the front and score it: the best of many noisy points looks better than it is"
+    said = "the select values found the front, the report values score it: what noise chose it does not score"
+    if data.not_reported:
+        said += f"; {len(data.not_reported)} of the front {'has' if len(data.not_reported) == 1 else 'have'} no report values and {'is' if len(data.not_reported) == 1 else 'are'} left out"
+    return said
+
+
+def _outweighing(data: Data) -> list[str]:
+    """The rewards in which all points differ by many times the experts' range, which gains are counted in."""
+    if not data.reference.normalised:
+        return []
+    ranges = [max(column) - min(column) for column in zip(*data.values, strict=True)]
+    rows = zip(data.rewards, ranges, data.reference.spans, data.reference.of_experts, strict=True)
+    return [name for name, whole, span, own in rows if own and whole > _WIDE * span]
+
+
 def _step(step: int | None) -> str:
     return "the points without a step" if step is None else f"step {step}"
 
 
-def _notes(table: Table, data: Data) -> list[str]:
+def _notes(table: Table, data: Data, drawn: Intervals) -> list[str]:
     """What the reader must know to read the figures right."""
-    notes = []
+    notes = list(table.notes)
     for status in ("failed", "pending"):
         if count := sum(row.status == status for row in table.rows):
             notes.append(
@@ -132,9 +155,15 @@ def _notes(table: Table, data: Data) -> list[str]:
         )
     elif data.split == "select":
         notes.append("the best of many noisy points looks better than it is: these are the values the points are chosen by; `rsoup sweep --report` measures the front again")  # fmt: skip
+    if data.split == "report":
+        notes.append(_reported(data))
+    if drawn.why_not is not None:
+        notes.append(drawn.why_not)
     if data.ingredients and any(i is None for i in data.experts):
         missing = [name for name, i in zip(data.ingredients, data.experts, strict=True) if i is None]
         notes.append(f"not every expert is measured alone ({len(missing)} of {len(data.ingredients)} are not), so what compares with them is left out")  # fmt: skip
+    if wide := _outweighing(data):
+        notes.append(f"the experts are nearly equal in {listing(wide)}, where the points differ by more than {_WIDE} times their range: figures that mix rewards are mostly about that; --guard takes it out, --raw leaves the units")  # fmt: skip
     if any(row.mix is not None and lambda_of(row) is None for row in data.rows):
         notes.append("soups at another scale than 1, or off the simplex, count for the front only")
     return notes

@@ -13,7 +13,7 @@ from rsoup.analysis.data import Data, data_of, lambda_of, steps_of
 from rsoup.analysis.owning import base_of
 from rsoup.errors import UsageError, show
 from rsoup.figures.series import Axis, Band, Kind, Mark, Model, Panel, Step
-from rsoup.front.pareto import front as front_of
+from rsoup.front.pareto import scaled
 from rsoup.front.smoothing import smooth
 from rsoup.measured.values import Row, Table
 from rsoup.mix import format_number
@@ -50,8 +50,26 @@ def _axes(data: Data) -> list[Axis]:
     return [Axis(name, up) for name, up in zip(data.rewards, data.maximise, strict=True)]
 
 
+def _preference(row: Row, rewards: int) -> str:
+    """What a compared point is called: with two rewards and a pair of λ (the μ it was trained for) by the second."""
+    if row.label is None and rewards == 2 and row.mix is not None and len(row.mix) == 2:
+        return f"μ {format_number(row.mix[1])}"
+    return _label(row)
+
+
 def _label(row: Row) -> str:
     return row.label or row.lambda_text or row.name
+
+
+def pairs_left_out(data: Data) -> str | None:
+    """What to say where not all pairs of rewards are drawn; None where they are."""
+    count = len(data.rewards)
+    pairs = list(combinations(range(count), 2))
+    if len(pairs) <= _MOST_PAIRS:
+        return None
+    return (
+        f"{_MOST_PAIRS} of the {len(pairs)} pairs of rewards are drawn: --reward, four times, says of which"
+    )
 
 
 def _fronts(subject: Subject) -> dict[str, str]:
@@ -75,21 +93,14 @@ def _front(subject: Subject, axes: Sequence[Axis], i: int, j: int) -> str:
 
     data = subject.data
     marks = [
-        Mark(
-            row[i],
-            row[j],
-            errors[i],
-            errors[j],
-            _label(point),
-            kind,
-        )
+        Mark(row[i], row[j], errors[i], errors[j], _label(point), kind)
         for row, errors, point, kind in zip(
             data.values, data.errors, data.rows, _kinds(data, subject.base_point), strict=True
         )
     ]
     for other in subject.others:
         marks += [
-            Mark(row[i], row[j], e[i], e[j], _label(point), "compared", other.name)
+            Mark(row[i], row[j], e[i], e[j], _preference(point, len(axes)), "compared", other.name)
             for row, e, point in zip(other.values, other.errors, other.rows, strict=True)
         ]
     curve, note = _curve(subject, i, j)
@@ -100,7 +111,7 @@ def _front(subject: Subject, axes: Sequence[Axis], i: int, j: int) -> str:
 
 
 def _kinds(data: Data, base_point: str | None) -> list[Kind]:
-    on = set(front_of(data.values, data.maximise))
+    on = set(data.front)
     base = base_of(data, base_point)
     return [
         "base" if i == base else "expert" if i in data.experts else "front" if i in on else "dominated"
@@ -146,7 +157,7 @@ def spider_models(data: Data, others: Sequence[Other] = (), base_point: str | No
     if even is not None:
         found.append(Model("uniform soup", data.values[even]))
     if not found:
-        found = [Model(_label(data.rows[i]), data.values[i]) for i in front_of(data.values, data.maximise)]
+        found = [Model(_label(data.rows[i]), data.values[i]) for i in data.front]
     found = found[: max(_MOST_MODELS - len(others), 1)]
     for other in others:
         best = max(range(len(other.values)), key=lambda k: _total(data, other.values[k]))
@@ -166,8 +177,6 @@ def spider_lines(subject: Subject, *, unicode: bool, colour: bool) -> list[str]:
 
 
 def _total(data: Data, values: Sequence[float]) -> float:
-    from rsoup.front.pareto import scaled
-
     return sum(scaled(values, data.maximise, data.reference))
 
 

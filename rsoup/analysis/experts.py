@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from rsoup.analysis.compared import Other
 from rsoup.analysis.data import Data, lambda_of
 from rsoup.analysis.owning import assigned, owners
 from rsoup.front import parabola, theory
+from rsoup.front.share_interval import Noisy, share_interval
 from rsoup.front.transfer import Transfer, transfer
 
 Found = Mapping[str, Any]
@@ -23,10 +25,12 @@ def experts(
     base: int | None = None,
     distances: Sequence[Sequence[float]] | None = None,
     others: Sequence[Other] = (),
+    confidence: float = 0.95,
 ) -> Found:
     """`transfer`, `theory` as sections; None for what the measured points do not allow.
 
-    `base` is the index of the base's point, `distances[i][j]` = ‖θᵢ − θⱼ‖ between the ingredients.
+    `base` is the index of the base's point, `distances[i][j]` = ‖θᵢ − θⱼ‖ between the ingredients, `confidence` that
+    of the intervals of λ.
     """
     found = owners(data, given)
     if found is None:
@@ -40,7 +44,10 @@ def experts(
         errors=[data.errors[i] for i in rows],
         base_errors=None if base is None else data.errors[base],
     )
-    return {"transfer": _transfer(data, matrix, base), "theory": _theory(data, given, distances, others)}
+    return {
+        "transfer": _transfer(data, matrix, base),
+        "theory": _theory(data, given, distances, others, confidence),
+    }
 
 
 def _transfer(data: Data, matrix: Transfer, base: int | None) -> Found:
@@ -80,6 +87,7 @@ def _theory(
     given: Mapping[str, str] | None,
     distances: Sequence[Sequence[float]] | None,
     others: Sequence[Other],
+    confidence: float,
 ) -> Found | None:
     """Lemma 1 for any number of experts, Lemma 3 for two; None where experts and rewards are not one to one."""
     order = assigned(data, given)
@@ -92,6 +100,7 @@ def _theory(
     even = [1.0] * len(order)
     names = [data.ingredients[i] for i in order]
     mix = theory.isotropic_mix(bends.values, even) if min(bends.values) > 0 else None
+    noisy = _noisy(data, rows, bends.values, apart)
     return {
         "unit": "the rewards' own units",
         "isotropic": {
@@ -99,12 +108,59 @@ def _theory(
             "eta": dict(zip(names, bends.values, strict=True)),
             "eta_how": bends.how,
             "lambda_for_equal_preferences": None if mix is None else dict(zip(names, mix, strict=True)),
+            "interval": None if mix is None else _interval(noisy, even, names, confidence),
         },
-        "two_experts": _two(data, order, rows, others) if len(order) == 2 else None,
+        "two_experts": _two(data, order, rows, others, (noisy, confidence)) if len(order) == 2 else None,
     }
 
 
-def _two(data: Data, order: tuple[int, ...], rows: Sequence[int], others: Sequence[Other]) -> Found:
+def _noisy(
+    data: Data, rows: Sequence[int], values: Sequence[float], apart: Sequence[Sequence[float]] | None
+) -> list[Noisy] | None:
+    """Every ηᵢ with its variance; None where a standard error of an expert is not known.
+
+    ηᵢ is a mean over j ≠ i of differences, so that its own expert's value takes part in each of them.
+    """
+    if any(error is None for i in rows for error in data.errors[i]):
+        return None
+    count, found = len(rows), []
+    for k, value in enumerate(values):
+        weights = [0.0 if j == k else 1 / (count - 1) / (1.0 if apart is None else apart[k][j] ** 2) for j in range(count)]  # fmt: skip
+        weights[k] = sum(weights)
+        parts = [
+            ((weight * (data.errors[i][k] or 0.0)) ** 2, math.inf if (n := data.repeats[i][k]) is None or n < 2 else n - 1.0)
+            for weight, i in zip(weights, rows, strict=True)
+        ]  # fmt: skip
+        found.append(Noisy(value, parts))
+    return found
+
+
+def _interval(
+    noisy: Sequence[Noisy] | None, preference: Sequence[float], names: Sequence[str], confidence: float
+) -> Found | None:
+    """The interval of each λᵢ = μᵢηᵢ/Σμⱼηⱼ (Fieller); None without errors."""
+    if noisy is None:
+        return None
+    weighted = [
+        Noisy(w * one.value, [(w * w * v, nu) for v, nu in one.parts])
+        for w, one in zip(preference, noisy, strict=True)
+    ]
+    found: dict[str, Any] = {"confidence": confidence}
+    for i, name in enumerate(names):
+        rest = [one for j, one in enumerate(weighted) if j != i]
+        both = Noisy(math.fsum(o.value for o in rest), [part for o in rest for part in o.parts])
+        low, high = share_interval(weighted[i], both, confidence=confidence)
+        found.setdefault("low", {})[name], found.setdefault("high", {})[name] = low, high
+    return found
+
+
+def _two(
+    data: Data,
+    order: tuple[int, ...],
+    rows: Sequence[int],
+    others: Sequence[Other],
+    noise: tuple[Sequence[Noisy] | None, float],
+) -> Found:
     one, two = (data.values[i] for i in rows)
     delta = theory.deltas(one, two, data.maximise)
     names = [data.ingredients[i] for i in order]
@@ -118,7 +174,11 @@ def _two(data: Data, order: tuple[int, ...], rows: Sequence[int], others: Sequen
     soups = [
         (i, mix) for i, row in enumerate(data.rows) if (mix := lambda_of(row)) is not None and max(mix) < 1
     ]
-    found["choices"] = [_choice(delta, share, names, ratio.value) for share in _PREFERENCES]
+    found["choices"] = [
+        _choice(delta, share, names, ratio.value)
+        | {"interval": _interval(noise[0], (1 - share, share), names, noise[1])}
+        for share in _PREFERENCES
+    ]
     found["smallest_m"] = {"value": ratio.value, "from_experts": ratio.from_experts, "why_not": ratio.why}
     if soups:
         both = parabola.misses(
@@ -151,7 +211,9 @@ def _losses(data: Data, others: Sequence[Other]) -> list[tuple[tuple[float, floa
     ]
 
 
-def _choice(delta: tuple[float, float], share: float, names: Sequence[str], m: float | None) -> Found:
+def _choice(
+    delta: tuple[float, float], share: float, names: Sequence[str], m: float | None
+) -> dict[str, Any]:
     choice = theory.choose(delta, (1 - share, share))
     bound = None if m is None else theory.near_optimality(delta, (1 - share, share), m)
     return {

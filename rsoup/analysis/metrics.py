@@ -7,7 +7,7 @@ from typing import Any
 
 from rsoup.analysis.data import Data
 from rsoup.errors import UsageError
-from rsoup.front.pareto import covered, front
+from rsoup.front.pareto import covered
 from rsoup.measured.document import SCHEMA
 from rsoup.measured.values import Measured, Row, Table
 from rsoup.mix import format_number
@@ -24,7 +24,7 @@ def metrics_document(table: Table, data: Data) -> dict[str, object]:
             "E0256", "a page needs the λ of every point", where=table.shown,
             hint="--lambda-column INGREDIENT=COLUMN says which columns they are",
         )  # fmt: skip
-    on = {data.rows[i].name for i in front(data.values, data.maximise)}
+    on = {data.rows[i].name for i in data.front}
     volume: dict[str, object] | None = None
     if len(data.rewards) > 1 and len(data.rows) > 1:
         found = covered(data.values, data.maximise, data.reference)

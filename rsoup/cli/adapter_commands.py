@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rsoup.cli.options import (
+    Cache,
     Debug,
     FailAboveError,
     Json,
@@ -15,8 +16,10 @@ from rsoup.cli.options import (
     Overwrite,
     Quiet,
     Serve,
+    Stream,
     Threads,
     Variant,
+    way,
 )
 
 Out = Annotated[str, typer.Option("-o", "--out", help="The adapter's folder.")]
@@ -79,6 +82,8 @@ def extract(
     license_: License = None,
     fail_above_error: FailAboveError = None,
     overwrite: Overwrite = False,
+    stream: Stream = False,
+    cache: Cache = False,
     dry_run: DryRun = False,
     threads: Threads = None,
     json_: Json = False,
@@ -103,6 +108,7 @@ def extract(
         finetune, out, base=base, rank=rank, max_error=max_error, dtype=dtype, save_modules=save_modules, embeddings=embeddings,
         drop=tuple(drop or ()), allow=tuple(allow or ()), max_distance=max_distance, variant=variant, key=key, license_=license_,
         fail_above_error=fail_above_error, overwrite=overwrite, dry_run=dry_run, threads=threads, console=Console(as_json=json_, quiet=quiet),
+        way=way(stream, cache),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from rsoup.cli.merge_command import merge
 from rsoup.cli.options import Debug, Json, Overwrite, Quiet
 from rsoup.cli.proof_commands import diff, verify
 from rsoup.cli.push_command import push
+from rsoup.cli.recipe_command import recipe
 from rsoup.cli.select_command import select
 from rsoup.cli.sweep_command import sweep
 
@@ -55,6 +56,7 @@ app.command()(sweep)
 app.command()(front)
 app.command()(select)
 app.command()(ensemble)
+app.command()(recipe)
 app.command()(push)
 app.command()(gate)
 

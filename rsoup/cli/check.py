@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from rsoup.cli import layer_figures
-from rsoup.cli.merge import parse_ingredients
+from rsoup.cli.merge_arguments import parse_ingredients
 from rsoup.console import Console, ProgressBar
 from rsoup.errors import UsageError, listing, show, show_path
 from rsoup.family.adapters import AdapterMeasures
 from rsoup.family.checking import CheckResult, check
 from rsoup.family.measures import Measures, Part
 from rsoup.family.verdict import MIXABLE, NOT_ONE
+from rsoup.remote.transfer import Way
 from rsoup.report import adapters, terminal
 from rsoup.request import MISSING, VOCABS
 
@@ -40,6 +41,7 @@ def run(
     plot: str | None,
     overwrite: bool,
     console: Console,
+    way: Way | None = None,
 ) -> int:
     """Check, show everything, and return the exit code: 0, or 3 where they are not one family."""
     layer_figures.check_target(plot, headers=headers, overwrite=overwrite)
@@ -68,6 +70,7 @@ def run(
             allow=allow,
             threads=threads,
             progress=bar,
+            fetch=way or "stream",
         )
     for note in result.notes:
         console.note(note)
@@ -125,6 +128,7 @@ def as_data(result: CheckResult) -> dict[str, object]:
         "left_out": list(result.left_out),
         "measures": None if result.measures is None else _measures(result.measures),
         "adapters": None if result.adapters is None else _adapters(result.adapters),
+        "transfers": [one.as_json() for one in result.transfers],
         "bytes_read": result.read_nbytes,
         "seconds": round(result.seconds, 3),
     }  # fmt: skip

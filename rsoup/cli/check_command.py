@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from rsoup.cli.options import Debug, Json, Key, Missing, Overwrite, Quiet, Threads, Variant, Vocab
+from rsoup.cli.options import (
+    Cache,
+    Debug,
+    Json,
+    Key,
+    Missing,
+    Overwrite,
+    Quiet,
+    Stream,
+    Threads,
+    Variant,
+    Vocab,
+    way,
+)
 
 
 def check(
@@ -72,6 +85,8 @@ def check(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    stream: Stream = False,
+    cache: Cache = False,
     json_: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # noqa: ARG001 - read where errors are shown
@@ -95,6 +110,6 @@ def check(
     code = command.run(
         checkpoints, base, headers=headers, care=care, max_distance=max_distance, strict=strict, variant=variant,
         key=key, missing=missing, vocab=vocab, fold=fold, drop=tuple(drop or ()), allow=tuple(allow or ()), threads=threads,
-        plot=plot, overwrite=overwrite, console=Console(as_json=json_, quiet=quiet),
+        plot=plot, overwrite=overwrite, console=Console(as_json=json_, quiet=quiet), way=way(stream, cache),
     )  # fmt: skip
     raise typer.Exit(code)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from rsoup.console import Console, ProgressBar, table
 from rsoup.errors import MismatchError, listing, show
 from rsoup.proof.differing import DiffResult, FileDiff, TensorDiff
+from rsoup.remote.transfer import Way
 
 SCHEMA = "rsoup-diff/1"
 SHOWN = 20
@@ -24,12 +25,25 @@ def run(
     key: str | None,
     threads: int | None,
     console: Console,
+    way: Way | None = None,
 ) -> int:
     """Compare, show what differs, and return 0, or 9 where anything does."""
     from rsoup.proof.differing import diff
 
     with ProgressBar(console) as bar:
-        result = diff(a, b, tensors=tensors, variant=variant, key=key, threads=threads, progress=bar)
+        result = diff(
+            a,
+            b,
+            tensors=tensors,
+            variant=variant,
+            key=key,
+            threads=threads,
+            progress=bar,
+            fetch=way or "stream",
+        )
+    for one in result.transfers:
+        if one.way == "stream":
+            console.note(one.told)
     names = [*(row.name for row in result.tensors), *(row.name for row in result.files)]
     console.result(text(result), as_json(result), "\n".join(show(name, len(name)) for name in names))
     return 0 if result.same else MismatchError.exit_code
@@ -101,6 +115,7 @@ def as_json(result: DiffResult) -> dict[str, object]:
         "b": result.b,
         "same": result.same,
         "equal": result.equal,
+        "transfers": [one.as_json() for one in result.transfers],
         "tensors": [_tensor_json(row) for row in result.tensors],
         "files": [
             {

@@ -10,6 +10,7 @@ from rsoup.console import Console, ProgressBar
 from rsoup.errors import show
 from rsoup.lora.extracted import Figures, figures_json
 from rsoup.lora.extracting import ExtractResult, extract
+from rsoup.remote.transfer import Way
 from rsoup.storage.target import size_text
 
 _SHOWN = 4
@@ -36,6 +37,7 @@ def run(
     dry_run: bool,
     threads: int | None,
     console: Console,
+    way: Way | None = None,
 ) -> None:
     """Extract the adapter (or only say what it would be) and show how near it is."""
     ingredient = one_of(finetune)
@@ -61,6 +63,7 @@ def run(
             progress=bar,
             fail_above_error=fail_above_error,
             dry_run=dry_run,
+            fetch=way or "cache",
         )
     for note in made.notes:
         console.note(note)
@@ -117,6 +120,7 @@ def as_data(made: ExtractResult, *, dry_run: bool) -> dict[str, object]:
         "seconds": round(made.seconds, 3),
         "extract": figures_json(made.figures),
         "config": dict(made.config),
+        "transfers": [one.as_json() for one in made.transfers],
         "notes": list(made.notes),
     }
     return {"dry_run": True, **data} if dry_run else {**data, "manifest": dict(made.manifest)}

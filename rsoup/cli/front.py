@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rsoup.analysis.compared import Other, other_of
 from rsoup.analysis.data import Data
 from rsoup.analysis.document import Asked, document
-from rsoup.analysis.drawn import Subject, spider_lines
-from rsoup.analysis.measures import Noise
+from rsoup.analysis.drawn import Subject, pairs_left_out, spider_lines
+from rsoup.analysis.intervals import Noise
 from rsoup.cli.front_outputs import Outputs, parsed_plots, write
 from rsoup.cli.reading import Reading, others_named
+from rsoup.cli.terminal_width import columns_of
 from rsoup.console import Console, error_json, use_colour
 from rsoup.errors import GateError, Problem, UsageError, listing, show, show_path
 from rsoup.gate.requirements import parse_confidence
 from rsoup.measured.columns import Columns, parse_source
 from rsoup.measured.table import FILE, read_table
 from rsoup.report import front_text
+
+_MOST_DRAWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,11 @@ def run(reading: Reading, questions: Questions, outputs: Outputs, *, console: Co
     _check(questions)
     plots = parsed_plots(outputs)
     noise = Noise(questions.draws, questions.seed, parse_confidence(questions.confidence))
+    if noise.least > _MOST_DRAWS:
+        raise UsageError(
+            "E0275", f"intervals of --confidence {show(questions.confidence)} take {noise.least} draws, more than {_MOST_DRAWS}",
+            hint="--confidence 0.999 at most",
+        )  # fmt: skip
     table = reading.table()
     data = reading.data(table)
     _check_base(data, questions.base_point)
@@ -51,20 +59,27 @@ def run(reading: Reading, questions: Questions, outputs: Outputs, *, console: Co
     found = document(table, data, others, asked)
     subject = Subject(table, data, others, found, outputs.smooth, questions.base_point)
     written = write(outputs, plots, subject, reading)
+    if (outputs.figures is not None or "front" in dict(plots)) and (cut := pairs_left_out(data)):
+        found["notes"].append(cut)
     error = _judged(found, questions)
     if not console.as_json:
         for note in found["notes"]:
             console.note(note)
-    look = {"unicode": _unicode(console), "colour": use_colour(console.out)}
-    lines = front_text.final(found, spider=spider_lines(subject, **look), **look)
-    lines += [f"  {'written':<16} {show_path(path)}" for path in written]
     data_out = {**found, "written": written, "error": None if error is None else error_json(error)}
-    console.result("\n".join(lines), data_out, "\n".join(found["front"]["points"]))
+    text = "" if console.as_json or console.quiet else _text(subject, written, console)
+    console.result(text, data_out, "\n".join(found["front"]["points"]))
     if error is not None:
         if not console.as_json:
             console.error(error)
         return error.exit_code
     return 0
+
+
+def _text(subject: Subject, written: Sequence[str], console: Console) -> str:
+    look = {"unicode": _unicode(console), "colour": use_colour(console.out)}
+    spider = spider_lines(subject, **look)
+    lines = front_text.final(subject.found, spider=spider, width=columns_of(console), **look)
+    return "\n".join([*lines, *(f"  {'written':<16} {show_path(path)}" for path in written)])
 
 
 def _check(questions: Questions) -> None:

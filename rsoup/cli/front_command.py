@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rsoup.cli import table_options as tables
 from rsoup.cli.options import Debug, Json, Overwrite, Quiet
 
+if TYPE_CHECKING:
+    from rsoup.cli.reading import Reading
 
+
+@tables.reads_table
 def front(
-    table: tables.Table,
-    reward: tables.Rewards = None,
-    guard: tables.Guards = None,
-    where: tables.Where = None,
-    lambda_column: tables.LambdaColumns = None,
-    name_column: tables.NameColumn = None,
-    step: tables.Step = None,
-    split: tables.Split = "select",
+    *,
+    reading: Reading,
     reference: tables.Reference = None,
-    raw: tables.Raw = False,
-    expert: tables.Experts = None,
     base_point: Annotated[
         str | None,
         typer.Option(
@@ -101,19 +98,15 @@ def front(
     """
     from rsoup.cli import front as command
     from rsoup.cli.front_outputs import Outputs
-    from rsoup.cli.reading import Reading
     from rsoup.console import Console
 
-    reading = Reading(
-        table, rewards=tuple(reward or ()), guards=tuple(guard or ()), where=tuple(where or ()),
-        lambda_columns=tuple(lambda_column or ()), name_column=name_column, step=step, split=split,
-        reference=reference, raw=raw, experts=tuple(expert or ()),
-    )  # fmt: skip
     questions = command.Questions(
         compare=tuple(compare or ()), trainings=trainings, base_point=base_point, tolerance=tolerance,
         require_connectivity=require_connectivity, min_hypervolume=min_hypervolume, confidence=confidence, draws=draws,
         seed=seed,
     )  # fmt: skip
     outputs = Outputs(plots=tuple(plot or ()), figures=figures, page=page, smooth=smooth, overwrite=overwrite)
-    code = command.run(reading, questions, outputs, console=Console(as_json=json_, quiet=quiet))
+    code = command.run(
+        replace(reading, reference=reference), questions, outputs, console=Console(as_json=json_, quiet=quiet)
+    )
     raise typer.Exit(code)

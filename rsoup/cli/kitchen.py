@@ -11,6 +11,7 @@ from rsoup.analysis.selected import Candidate, mix_text
 from rsoup.console import Console, ProgressBar
 from rsoup.errors import UsageError, show_path
 from rsoup.measured.table import FILE
+from rsoup.recipe import Recipe
 from rsoup.sweep.point import Point
 
 
@@ -56,21 +57,28 @@ class Kitchen:
         scale = Fraction(1) if row is None else row.scale
         return Point(mix, scale, self._data.rows[0].step)
 
+    def name(self, point: int) -> str:
+        """What a measured point is called."""
+        return self._data.rows[point].name
+
+    def recipe(self, chosen: Candidate) -> Recipe:
+        """What the soup is made of. Raises UsageError E0266 for a table without checkpoints."""
+        if self._study is None or chosen.mix is None:
+            raise UsageError(
+                "E0266", "--merge needs the folder of a sweep, which knows its checkpoints", where=self._shown,
+                hint="rsoup merge makes the soup of any λ",
+            )  # fmt: skip
+        return self._study.recipe(self._point(chosen, chosen.mix))
+
     def make(
         self, chosen: Candidate, out: str, *, overwrite: bool, threads: int | None, console: Console
     ) -> str:
         """Write the soup; where it is. Raises UsageError E0266 for a table without checkpoints, and what a merge raises."""
         from rsoup.merging import merge
 
-        mix = chosen.mix
-        if self._study is None or mix is None:
-            raise UsageError(
-                "E0266", "--merge needs the folder of a sweep, which knows its checkpoints", where=self._shown,
-                hint="rsoup merge makes the soup of any λ",
-            )  # fmt: skip
-        recipe = self._study.recipe(self._point(chosen, mix))
+        recipe = self.recipe(chosen)
         with ProgressBar(console) as bar:
-            result = merge(recipe, out, overwrite=overwrite, threads=threads, progress=bar)
+            result = merge(recipe, out, overwrite=overwrite, threads=threads, progress=bar, fetch="cache")
         for note in result.notes:
             console.note(note)
         return result.out

@@ -3,111 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
+from rsoup.cli.again import as_data, promise, same
 from rsoup.cli.gates import Gates
 from rsoup.cli.published import Publish
 from rsoup.cli.stopped import Stopped
 from rsoup.console import Console, ProgressBar, table
-from rsoup.errors import UsageError, listing, show
+from rsoup.errors import BusyError, show
 from rsoup.mix import format_number
-from rsoup.names import names_for
-from rsoup.recipe import Ingredient, Recipe
-from rsoup.request import Request, make
+from rsoup.proof.recooking import Again
+from rsoup.recipe import Recipe
+from rsoup.remote.transfer import Fetch, Way
 from rsoup.storage.parts import is_held, leftovers, resumable
 from rsoup.storage.target import free_bytes, size_text
 
 START_NBYTES = {"numpy": 60_000_000, "torch": 150_000_000}  # Python, libraries and headers, nothing read yet
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """What `rsoup merge` was given about the soup itself."""
-
-    checkpoints: Sequence[str]
-    mix: str | None = None
-    uniform: bool = False
-    normalize: bool = False
-    affine: bool = False
-    scale: str = "1"
-    base: str | None = None
-    method: str = "linear"
-    level: str = "tensor"
-    dtype: str | None = None
-    variant: str | None = None
-    max_shard_size: str = "keep"
-    files_from: str | None = None
-    buffers_from: str | None = None
-    optimizer_from: str | None = None
-    key: str | None = None
-    missing: str | None = None
-    vocab: str | None = None
-    file_format: str | None = None
-    fold: bool = False
-    rank: str | None = None
-    max_error: str | None = None
-    drop: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ()
-    max_distance: str = "0.7"
-    license: str | None = None
-
-
-def recipe_of(arguments: Arguments) -> Recipe:
-    """The recipe in the one YAML file that was named, or the one the options spell out."""
-    paths = arguments.checkpoints
-    recipes = [path for path in paths if path.lower().endswith((".yaml", ".yml"))]
-    if not recipes:
-        return make(
-            Request(
-                parse_ingredients(paths), mix=None if arguments.mix is None else arguments.mix.split(","), uniform=arguments.uniform,
-                normalize=arguments.normalize, affine=arguments.affine, base=arguments.base, method=arguments.method, level=arguments.level,
-                scale=arguments.scale, variant=arguments.variant, dtype=arguments.dtype, max_shard_size=arguments.max_shard_size,
-                files_from=arguments.files_from, buffers_from=arguments.buffers_from,
-                optimizer_from=arguments.optimizer_from, key=arguments.key, missing=arguments.missing, vocab=arguments.vocab,
-                file_format=arguments.file_format, fold=arguments.fold, rank=arguments.rank, max_error=arguments.max_error, drop=arguments.drop, allow=arguments.allow,
-                max_distance=arguments.max_distance, license=arguments.license,
-            )
-        )  # fmt: skip
-    if len(paths) > 1:
-        raise UsageError(
-            "E0206",
-            f"a recipe ({listing(recipes, 1)}) comes alone",
-            hint="put every checkpoint into the recipe",
-        )
-    plain = Arguments(paths)
-    if changed := [
-        field.name for field in fields(plain) if getattr(plain, field.name) != getattr(arguments, field.name)
-    ]:
-        flags = ", ".join("--lambda" if name == "mix" else f"--{name.replace('_', '-')}" for name in changed)
-        raise UsageError(
-            "E0206",
-            f"{flags} and a recipe contradict each other",
-            hint="write it into the recipe, so that the recipe tells the whole truth",
-        )
-    from rsoup.recipe_yaml import load
-
-    return load(recipes[0])
-
-
-def parse_ingredients(arguments: Sequence[str]) -> list[Ingredient]:
-    """PATH, NAME=PATH or NAME=PATH,PATH…; something that exists under the whole text is always a path."""
-    named: list[tuple[str | None, tuple[str, ...]]] = []
-    for text in arguments:
-        name, equals, rest = text.partition("=")
-        if not equals or os.path.lexists(text) or "/" in name:
-            named.append((None, (text,)))
-            continue
-        paths = (rest,) if os.path.lexists(rest) else tuple(rest.split(","))
-        if not all(paths):
-            raise UsageError(
-                "E0202",
-                f"'{show(text)}' names an empty path",
-                hint="NAME=PATH, or NAME=PATH,PATH for several seeds",
-            )
-        named.append((name, paths))
-    fallback = iter(names_for([paths[0] for name, paths in named if name is None]))
-    return [Ingredient(name if name is not None else next(fallback), paths) for name, paths in named]
 
 
 def mix_text(recipe: Recipe) -> str:
@@ -126,13 +36,17 @@ def run(
     gates: Gates,
     console: Console,
     publish: Publish | None = None,
+    again: Again | None = None,
+    way: Way | None = None,
 ) -> None:
-    """Make the soup and show what it is."""
+    """Make the soup and show what it is; one that is made `again` only if it has the bytes it had."""
     from rsoup.lora.mounting import makes_adapter
     from rsoup.merging import merge
     from rsoup.prepare import by_commit
 
     recipe = by_commit(recipe)
+    if publish is not None:
+        publish.check_licences(recipe)
     if recipe.mix != recipe.typed_mix:
         console.talk(f"λ normalised: {mix_text(recipe)}")
     if makes_adapter(recipe):
@@ -140,15 +54,22 @@ def run(
 
         run_adapter(
             recipe, out, mix_text(recipe), overwrite=overwrite, threads=threads, gates=gates, console=console,
-            publish=publish,
+            publish=publish, again=again,
         )  # fmt: skip
         return
     gates.refuse()
+    accept = None if again is None else again.check
     try:
         with ProgressBar(console) as bar:
-            result = merge(recipe, out, overwrite=overwrite, threads=threads, progress=bar)
+            result = merge(
+                recipe, out, overwrite=overwrite, threads=threads, progress=bar, fetch=way, accept=accept
+            )
     except Stopped as stopped:
         stopped.kept = resumable(out)
+        raise
+    except BusyError as error:
+        if error.code == "E7510" and resumable(out) is not None:
+            error.hint = "the same command goes on where this one stopped"
         raise
     notes = [*result.notes, *_stale(out)]
     for note in notes:
@@ -198,10 +119,14 @@ def run(
         "bytes": result.nbytes,
         "bytes_read": result.read_nbytes,
         "seconds": round(result.seconds, 3),
+        "transfers": [one.as_json() for one in result.transfers],
         "resumed_blocks": result.resumed_blocks,
         "notes": notes,
         "manifest": dict(result.manifest),
     }
+    if again is not None:
+        lines.append(same(again, out))
+        data["again"] = as_data(again, out)
     if publish is not None:
         more, data["push"] = publish.publish(result.out, recipe.license, console)
         lines += more
@@ -223,30 +148,42 @@ def _stale(out: str) -> list[str]:
 
 
 def show_plan(
-    recipe: Recipe, out: str, *, overwrite: bool, threads: int | None, gates: Gates, console: Console
+    recipe: Recipe,
+    out: str,
+    *,
+    overwrite: bool,
+    threads: int | None,
+    gates: Gates,
+    console: Console,
+    way: Way | None = None,
+    again: Again | None = None,
 ) -> None:
     """Print what a merge would do: read, mixed, copied, written; bytes, memory and free space."""
     from rsoup.lora.mounting import makes_adapter
-    from rsoup.prepare import by_commit, prepared
+    from rsoup.prepare import by_commit, prepared, way_of
+    from rsoup.remote.pool import MEMORY_BYTES
 
     recipe = by_commit(recipe)
     if makes_adapter(recipe):
         from rsoup.cli.merge_adapter import show_plan as show_adapter
 
         show_adapter(
-            recipe, out, mix_text(recipe), overwrite=overwrite, threads=threads, gates=gates, console=console
-        )
+            recipe, out, mix_text(recipe), overwrite=overwrite, threads=threads, gates=gates, console=console,
+            again=again,
+        )  # fmt: skip
         return
     gates.refuse()
     from rsoup.backends import kind_for
     from rsoup.scratch import scratch_nbytes
     from rsoup.workers import default_threads
 
-    with prepared(recipe, out, overwrite=overwrite, fetch="headers") as ready:
+    fetch: Fetch = "stream?" if way_of(recipe, way) == "stream" else "cache?"
+    with prepared(recipe, out, overwrite=overwrite, fetch=fetch) as ready:
         plan, count = ready.plan, threads or default_threads()
         memory = START_NBYTES[kind_for(ready.read_nbytes)] + count * scratch_nbytes(
             len(ready.sources), ready.read_nbytes, measured=plan.base is not None
         )
+        memory += MEMORY_BYTES if any(one.way == "stream" for one in ready.transfers) else 0
         mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
         free = free_bytes(os.path.dirname(os.path.abspath(out)))
         rows = [[file.name, size_text(file.nbytes), str(len(file.tensors))] for file in plan.files]
@@ -254,6 +191,7 @@ def show_plan(
             f"would write {show(out)}: {size_text(plan.nbytes)} in {len(plan.files)} weight files, {len(ready.side_files)} other files",
             f"  λ         {mix_text(recipe)}",
             f"  read      {size_text(ready.read_nbytes)} from {len(ready.sources)} checkpoints",
+            *(f"  network   {one.plan}" for one in ready.foreseen),
             f"  tensors   {mixed} mixed, {len(plan.tensors) - mixed} copied, {len(plan.dropped)} dropped",
             f"  memory    about {size_text(memory)} with {count} threads, whatever the model's size",
             f"  free      {size_text(free) if free is not None else 'unknown'}",
@@ -270,6 +208,7 @@ def show_plan(
             "recipe": {"sha256": plan.recipe.sha256(), "canonical": plan.recipe.canonical()},
             "bytes": plan.nbytes,
             "bytes_read": ready.read_nbytes,
+            "transfers": [one.as_json() for one in ready.foreseen],
             "bytes_free": free,
             "memory_bytes": memory,
             "threads": count,
@@ -283,4 +222,7 @@ def show_plan(
             "dropped": list(plan.dropped),
             "notes": list(ready.notes),
         }
+        if again is not None:
+            lines.insert(1, promise(again, out))
+            data["again"] = as_data(again, out)
         console.result("\n".join(lines), data, out)

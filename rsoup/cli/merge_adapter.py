@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from rsoup.cli.again import as_data as again_data
+from rsoup.cli.again import promise, same
 from rsoup.cli.figures import error_text, ranks_text
 from rsoup.cli.gates import Gates
 from rsoup.cli.published import Publish
@@ -16,6 +18,7 @@ from rsoup.lora.opening import opened
 from rsoup.lora.planning import Planned, check_gate, planned
 from rsoup.lora.result import AdapterMeasures, measures_json
 from rsoup.lora.serving import command, lint
+from rsoup.proof.recooking import Again
 from rsoup.recipe import Recipe
 from rsoup.storage.target import free_bytes, size_text
 from rsoup.tensors import Header
@@ -31,6 +34,7 @@ def run(
     gates: Gates,
     console: Console,
     publish: Publish | None = None,
+    again: Again | None = None,
 ) -> None:
     """Make the adapter and show what it is; with `gates.serve`, refuse what that server would not take before it is written."""
     with ProgressBar(console) as bar:
@@ -41,6 +45,7 @@ def run(
             progress=bar,
             fail_above_error=gates.fail_above_error,
             check=None if gates.serve is None else partial(check_served, gates.serve),
+            accept=None if again is None else again.check,
         )
     for note in made.notes:
         console.note(note)
@@ -61,6 +66,9 @@ def run(
         )
         lines.append(f"  serve     {serving}")
     data = as_data(made, serving)
+    if again is not None:
+        lines.append(same(again, out))
+        data["again"] = again_data(again, out)
     if publish is not None:
         more, data["push"] = publish.publish(out, recipe.license, console)
         lines += more
@@ -153,6 +161,7 @@ def show_plan(
     threads: int | None,
     gates: Gates,
     console: Console,
+    again: Again | None = None,
 ) -> None:
     """Print what a merge would write and how exact it would be; the factors are read for that, nothing is written."""
     with opened(recipe, threads=threads) as ready, ProgressBar(console) as bar:
@@ -180,4 +189,7 @@ def show_plan(
         "tensors": list(plan.header),
         "notes": list(plan.notes),
     }
+    if again is not None:
+        lines.insert(1, promise(again, out))
+        data["again"] = again_data(again, out)
     console.result("\n".join(lines), data, out)

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from rsoup.cli.options import (
+    Cache,
     Debug,
     FailAboveError,
+    From,
     Json,
     Key,
     License,
@@ -16,9 +18,11 @@ from rsoup.cli.options import (
     Overwrite,
     Quiet,
     Serve,
+    Stream,
     Threads,
     Variant,
     Vocab,
+    way,
 )
 
 
@@ -29,7 +33,7 @@ def merge(
             metavar="CHECKPOINT",
             help="Folders or files of weights, or PEFT adapters, one ingredient each; CHECKPOINT+ADAPTER is one with the "
             "adapter in it. NAME=PATH names it, NAME=PATH,PATH averages several seeds of one reward first. Or one "
-            "recipe: soup.yaml.",
+            "recipe: soup.yaml; or a soup alone, which is made again by its own.",
         ),
     ],
     out: Annotated[
@@ -173,6 +177,7 @@ def merge(
         ),
     ] = "0.7",
     license_: License = None,
+    from_: From = None,
     serve: Serve = None,
     fail_above_error: FailAboveError = None,
     push: Annotated[
@@ -190,6 +195,8 @@ def merge(
         str | None, typer.Option("--commit-message", metavar="TEXT", help="--push: the commit's title.")
     ] = None,
     overwrite: Overwrite = False,
+    stream: Stream = False,
+    cache: Cache = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be read, mixed, copied and written, and stop.")
     ] = False,
@@ -209,20 +216,27 @@ def merge(
     rsoup merge bleu=s1/,s2/ rouge=s3/,s4/ --lambda 1/3,2/3 -o soup/
 
     rsoup merge recipes/rewarded-soup.yaml -o soup/
+
+    rsoup merge me/soup -o soup/
     """
     from rsoup.cli import merge as command
+    from rsoup.cli.again import again_of
     from rsoup.cli.gates import Gates
+    from rsoup.cli.merge_arguments import Arguments, flags, recipe_of
     from rsoup.cli.published import publish_of
     from rsoup.console import Console
 
-    request = command.Arguments(
+    request = Arguments(
         checkpoints=checkpoints, mix=lambda_, uniform=uniform, normalize=normalize, affine=affine, scale=scale, base=base,
         method=method, level=level, dtype=dtype, variant=variant, max_shard_size=max_shard_size, files_from=files_from,
         buffers_from=buffers_from, optimizer_from=optimizer_from, key=key, missing=missing, vocab=vocab, file_format=file_format, fold=fold, rank=rank, max_error=max_error,
         drop=tuple(drop or ()), allow=tuple(allow or ()), max_distance=max_distance, license=license_,
     )  # fmt: skip
     console = Console(as_json=json_, quiet=quiet)
-    recipe = command.recipe_of(request)
+    again = again_of(
+        checkpoints, flags(request, but=("license", "allow")), from_ or (), allow=request.allow, license_=license_
+    )  # fmt: skip
+    recipe = recipe_of(request) if again is None else again.recipe
     gates = Gates(fail_above_error, serve)
     publish = publish_of(
         push,
@@ -234,9 +248,27 @@ def merge(
     )
     if publish is not None:
         publish.check()
+    asked = way(stream, cache)
     if dry_run:
-        command.show_plan(recipe, out, overwrite=overwrite, threads=threads, gates=gates, console=console)
+        command.show_plan(
+            recipe,
+            out,
+            overwrite=overwrite,
+            threads=threads,
+            gates=gates,
+            console=console,
+            way=asked,
+            again=again,
+        )
         return
     command.run(
-        recipe, out, overwrite=overwrite, threads=threads, gates=gates, console=console, publish=publish
+        recipe,
+        out,
+        overwrite=overwrite,
+        threads=threads,
+        gates=gates,
+        console=console,
+        publish=publish,
+        way=asked,
+        again=again,
     )

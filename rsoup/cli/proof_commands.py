@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-from rsoup.cli.options import Debug, Json, Key, Quiet, Threads, Variant
+from rsoup.cli.options import Cache, Debug, Json, Key, Quiet, Stream, Threads, Variant, way
 
 
 def verify(
     out: Annotated[
-        str, typer.Argument(metavar="OUT", help="The soup: its folder, or its .safetensors file.")
+        str, typer.Argument(metavar="OUT", help="The soup: its folder, its file, or its address on the Hub.")
     ],
     checkpoints: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="CHECKPOINT",
             help="For --sample and --rederive: what it was made of, in the recipe's order or as NAME=PATH "
-            "(NAME=PATH,PATH for a group), or its recipe.yaml.",
+            "(NAME=PATH,PATH for a group), or its recipe.yaml. What it has by a commit of the Hub need not be given.",
         ),
     ] = None,
     base: Annotated[str | None, typer.Option("--base", help="The base, where the recipe has one.")] = None,
@@ -67,6 +67,8 @@ def verify(
     rsoup verify soup/
 
     rsoup verify soup/ helpful/ harmless/ --base base/ --rederive
+
+    rsoup verify me/soup --rederive
     """
     from rsoup.cli import verify as command
     from rsoup.console import Console
@@ -91,6 +93,8 @@ def diff(
     ] = None,
     variant: Variant = None,
     key: Key = None,
+    stream: Stream = False,
+    cache: Cache = False,
     threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -111,5 +115,6 @@ def diff(
         key=key,
         threads=threads,
         console=Console(as_json=json_, quiet=quiet),
+        way=way(stream, cache),
     )
     raise typer.Exit(code)

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 from rsoup.console import Console
 from rsoup.errors import RsoupError, UsageError, show
+from rsoup.hub.commit import snapshot_path
+from rsoup.recipe import Recipe
+from rsoup.report import card
+from rsoup.report.heritage import Card, licences_of
 
 if TYPE_CHECKING:
     from rsoup.publish.asked import Options
@@ -25,6 +29,16 @@ class Publish:
         from rsoup.publish.pushing import check
 
         check(self.repo, self.options)
+
+    def check_licences(self, recipe: Recipe) -> None:
+        """Raise UsageError E0721, before hours of work, where the checkpoints' cards differ in their licence."""
+        if self.options.license or recipe.license:
+            return
+        found = licences_of(_card_at(uri) for _, uri in recipe.checkpoints())
+        if len(found) > 1:
+            from rsoup.publish.publication import differ
+
+            raise differ("the ingredients' licences differ", found)
 
     def publish(
         self, out: str, license_: str | None, console: Console
@@ -50,6 +64,15 @@ class Publish:
         for note in done.notes:
             console.note(note)
         return text(done).splitlines(), dict(as_json(done))
+
+
+def _card_at(uri: str) -> Card:
+    """The metadata of the card in a checkpoint's folder, or in the Hub's cache; empty where there is none to be read."""
+    try:
+        with open(os.path.join(snapshot_path(uri), card.NAME), encoding="utf-8", errors="replace") as file:
+            return card.split(file.read(card.MAX_CARD_BYTES))[0]
+    except OSError:
+        return card.NO_CARD
 
 
 def publish_of(

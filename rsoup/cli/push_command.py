@@ -12,7 +12,11 @@ from rsoup.cli.options import Debug, Json, Quiet
 def push(
     folder: Annotated[
         str,
-        typer.Argument(metavar="FOLDER", help="A soup of rsoup, full weights or adapter; or any checkpoint."),
+        typer.Argument(
+            metavar="FOLDER",
+            help="A soup of rsoup, full weights or adapter; one that is a file, with its manifest beside it; or any "
+            "checkpoint's folder.",
+        ),
     ],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Its name on the Hub: org/name.")],
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rsoup.analysis.data import Data, data_of, directed
-from rsoup.errors import UsageError, show
+from rsoup.errors import UsageError, listing, show
 from rsoup.measured.columns import Columns, parse_columns
 from rsoup.measured.table import read_table
 from rsoup.measured.values import Table
@@ -40,12 +40,17 @@ class Reading:
     def table(self) -> Table:
         """The table with its directions. Raises what `read_table` and `directed` raise."""
         pairs = [*map(_directed, self.rewards), *map(_directed, self.guards)]
-        return directed(
-            read_table(self.path, self.columns),
+        plain = read_table(self.path, self.columns)
+        found = directed(
+            plain,
             [name for name, _ in map(_directed, self.rewards)],
             [name for name, _ in map(_directed, self.guards)],
             [name for name, minimise in pairs if minimise],
         )
+        if self.rewards or all(quality.maximise is not None for quality in plain.metrics.values()):
+            return found
+        taken = [name for name, quality in found.metrics.items() if not quality.guard]
+        return replace(found, notes=(f"no --reward was named: {listing(taken, 12)} {'is' if len(taken) == 1 else 'are'} taken as rewards, more is better",))  # fmt: skip
 
     def data(self, table: Table) -> Data:
         """The points of the step and split that are meant. Raises what `data_of` raises, and UsageError E0255."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from rsoup.cli import merge_adapter
 from rsoup.cli.gates import Gates
-from rsoup.cli.merge import mix_text, parse_ingredients
+from rsoup.cli.merge import mix_text
+from rsoup.cli.merge_arguments import parse_ingredients
 from rsoup.console import Console
 from rsoup.errors import UsageError
 from rsoup.lora.resizing import resize_recipe

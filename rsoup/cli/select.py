@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from rsoup.analysis.data import Data
 from rsoup.analysis.selected import RULES, Candidate, Selected, Wish, mix_text, selected
 from rsoup.cli.kitchen import Kitchen
+from rsoup.cli.published import Publish
 from rsoup.cli.reading import Reading
+from rsoup.cli.terminal_width import columns_of
 from rsoup.console import Console
 from rsoup.errors import UsageError, listing, show
 from rsoup.gate.requirements import parse_confidence
@@ -39,11 +41,15 @@ class Asked:
     out: str | None = None
     overwrite: bool = False
     threads: int | None = None
+    license: str | None = None
+    publish: Publish | None = None
 
 
 def run(reading: Reading, asked: Asked, *, console: Console) -> None:
     """Choose, show every rule's λ, and make the soup where that is asked for."""
     _check(asked)
+    if asked.publish is not None:
+        asked.publish.check()
     table = reading.table()
     data = reading.data(table)
     learnt = None if asked.comparisons is None else _learnt(asked.comparisons, data, asked)
@@ -54,18 +60,38 @@ def run(reading: Reading, asked: Asked, *, console: Console) -> None:
     if chosen is None or (chosen.mix is None and chosen.point is None):
         why = "a utility has no such rule" if chosen is None else chosen.why_not
         raise UsageError("E0266", f"--rule {asked.rule} gives no λ: {why}", hint="--rule measured takes the best measured point")  # fmt: skip
-    soup = None
-    if asked.merge:
-        assert asked.out is not None
-        soup = kitchen.make(
-            chosen, asked.out, overwrite=asked.overwrite, threads=asked.threads, console=console
-        )
-    document = {**_document(data, wish, found, chosen, learnt, kitchen), "soup": soup}
+    soup, lines, pushed = _made(asked, chosen, kitchen, reading, console)
+    notes = [*table.notes, *found.notes]
+    if pushed is not None and chosen.point is None:
+        notes.append("this λ was not measured: the card has no rewards")
+    document = {**_document(data, wish, found, chosen, learnt, kitchen), "soup": soup, "push": pushed, "notes": notes}  # fmt: skip
     if not console.as_json:
-        for note in found.notes:
+        for note in notes:
             console.note(note)
     short = soup or (mix_text(chosen.mix) if chosen.mix is not None else data.names[chosen.point or 0])
-    console.result("\n".join(final(document)), document, short)
+    console.result("\n".join([*final(document, columns_of(console)), *lines]), document, short)
+
+
+def _made(
+    asked: Asked, chosen: Candidate, kitchen: Kitchen, reading: Reading, console: Console
+) -> tuple[str | None, list[str], dict[str, object] | None]:
+    """(where the soup is, lines about its publication, the same as data), each only where it is asked for.
+
+    What was measured of the chosen point goes into the card: the table is the results.
+    """
+    if not asked.merge or asked.out is None:
+        return None, [], None
+    publish = asked.publish
+    if publish is not None:
+        results, point = (None, None) if chosen.point is None else (reading.path, kitchen.name(chosen.point))
+        options = replace(publish.options, results=results, point=point, license=asked.license)
+        publish = replace(publish, options=options)
+        publish.check_licences(kitchen.recipe(chosen))
+    soup = kitchen.make(chosen, asked.out, overwrite=asked.overwrite, threads=asked.threads, console=console)
+    if publish is None:
+        return soup, [], None
+    lines, data = publish.publish(soup, None, console)
+    return soup, lines, data
 
 
 def _check(asked: Asked) -> None:
@@ -81,6 +107,12 @@ def _check(asked: Asked) -> None:
         )
     if asked.merge != (asked.out is not None):
         raise UsageError("E0266", "--merge and -o go together", hint="--merge -o soup")
+    if asked.license is not None and asked.publish is None:
+        raise UsageError("E0266", "--license is for the card that --push publishes", hint="--push org/name")
+    if asked.publish is not None and not asked.merge:
+        raise UsageError(
+            "E0266", "--push publishes the soup that --merge makes", hint="--merge -o soup --push org/name"
+        )
 
 
 def _learnt(path: str, data: Data, asked: Asked) -> Preference:
@@ -142,7 +174,6 @@ def _document(
         },
         "can_merge": kitchen.knows,
         "next_question": None if learnt is None else _question(data, learnt),
-        "notes": list(found.notes),
     }  # fmt: skip
 
 

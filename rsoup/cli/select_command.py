@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rsoup.cli import publish_options as publishing
 from rsoup.cli import table_options as tables
-from rsoup.cli.options import Debug, Json, Overwrite, Quiet, Threads
+from rsoup.cli.options import Debug, Json, License, Overwrite, Quiet, Threads
+
+if TYPE_CHECKING:
+    from rsoup.cli.reading import Reading
 
 
+@tables.reads_table
 def select(
-    table: tables.Table,
+    *,
     preference: Annotated[
         str | None,
         typer.Option(
@@ -50,20 +55,18 @@ def select(
             help="Whose λ is taken: the best measured point, λ = the preference, Lemma 3's, or the surrogate's.",
         ),
     ] = "measured",
-    reward: tables.Rewards = None,
-    guard: tables.Guards = None,
-    where: tables.Where = None,
-    lambda_column: tables.LambdaColumns = None,
-    name_column: tables.NameColumn = None,
-    step: tables.Step = None,
-    split: tables.Split = "select",
-    raw: tables.Raw = False,
-    expert: tables.Experts = None,
+    reading: Reading,
     confidence: tables.Confidence = "0.95",
     merge: Annotated[
         bool, typer.Option("--merge", help="Make the chosen soup of a sweep's folder, as `rsoup merge` does.")
     ] = False,
     out: Annotated[str | None, typer.Option("-o", "--out", help="Where --merge writes it.")] = None,
+    license_: License = None,
+    push: publishing.Push = None,
+    private: publishing.Private = False,
+    create_pr: publishing.CreatePr = False,
+    revision: publishing.Revision = None,
+    commit_message: publishing.CommitMessage = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
     json_: Json = False,
@@ -73,21 +76,24 @@ def select(
     """Choose λ for a preference, for comparisons, or for any utility, and print the command that makes that soup.
 
     What is measured, what theory says and what a surrogate predicts stand side by side. With -q the chosen λ alone is
-    printed (with --merge, the soup's path).
+    printed (with --merge, the soup's path). --merge --push publishes the soup with the rewards that were measured of it.
 
-    Example: rsoup select run/ --preference 0.3,0.7 --require 'harmless>=0.8'
+    Examples:
+
+    rsoup select run/ --preference 0.3,0.7 --require 'harmless>=0.8'
+
+    rsoup select run/ --preference 0.3,0.7 --merge -o soup/ --push me/soup
     """
     from rsoup.cli import select as command
-    from rsoup.cli.reading import Reading
+    from rsoup.cli.published import publish_of
     from rsoup.console import Console
 
-    reading = Reading(
-        table, rewards=tuple(reward or ()), guards=tuple(guard or ()), where=tuple(where or ()),
-        lambda_columns=tuple(lambda_column or ()), name_column=name_column, step=step, split=split, raw=raw,
-        experts=tuple(expert or ()),
+    publish = publish_of(
+        push, private=private, create_pr=create_pr, revision=revision, message=commit_message, overwrite=overwrite
     )  # fmt: skip
     asked = command.Asked(
         preference=preference, comparisons=comparisons, utility=utility, require=tuple(require or ()), rule=rule,
-        confidence=confidence, merge=merge, out=out, overwrite=overwrite, threads=threads,
+        confidence=confidence, merge=merge, out=out, overwrite=overwrite, threads=threads, license=license_,
+        publish=publish,
     )  # fmt: skip
     command.run(reading, asked, console=Console(as_json=json_, quiet=quiet))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from rsoup.cli.merge import parse_ingredients
+from rsoup.cli.merge_arguments import parse_ingredients
 from rsoup.errors import UsageError, listing, show_path
 from rsoup.request import Request
 from rsoup.sweep import asking

@@ -1,16 +1,22 @@
-"""The options of every command that reads a table of measured points."""
+"""The options of every command that reads a table of measured points: declared once, received as one `Reading`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rsoup.cli.reading import Reading
 
 Table = Annotated[
     str,
     typer.Argument(
         metavar="TABLE",
-        help="A sweep's folder, its metrics.json, or any CSV, JSON or JSON-lines table of measured points.",
+        help="A sweep's folder, its metrics.json, or any CSV, TSV, JSON or JSON-lines table of measured points.",
     ),
 ]
 Rewards = Annotated[
@@ -58,7 +64,7 @@ Split = Annotated[
     typer.Option(
         "--split",
         metavar="select|report",
-        help="Which values count: those the points are chosen by, or those measured with other seeds.",
+        help="Which values count: those the points are chosen by, or those measured with other seeds, of what the first found.",
     ),
 ]
 Reference = Annotated[
@@ -84,3 +90,44 @@ Experts = Annotated[
 Confidence = Annotated[
     str, typer.Option("--confidence", metavar="SHARE", help="Of the intervals, two-sided.")
 ]
+
+
+def _reading(
+    table: Table,
+    reward: Rewards = None,
+    guard: Guards = None,
+    where: Where = None,
+    lambda_column: LambdaColumns = None,
+    name_column: NameColumn = None,
+    step: Step = None,
+    split: Split = "select",
+    raw: Raw = False,
+    expert: Experts = None,
+) -> Reading:
+    from rsoup.cli.reading import Reading
+
+    return Reading(
+        table, rewards=tuple(reward or ()), guards=tuple(guard or ()), where=tuple(where or ()),
+        lambda_columns=tuple(lambda_column or ()), name_column=name_column, step=step, split=split, raw=raw,
+        experts=tuple(expert or ()),
+    )  # fmt: skip
+
+
+def reads_table(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of a table in the place of its argument `reading`, a `Reading` of them."""
+    shared, own = (
+        inspect.signature(function, eval_str=True, locals={"Reading": object}).parameters
+        for function in (_reading, command)
+    )
+    parameters = [p for name in own for p in (shared.values() if name == "reading" else [own[name]])]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        reading = _reading(**{name: given.pop(name) for name in shared if name in given})
+        command(reading=reading, **given)
+
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    del run.__wrapped__  # whose signature it would have
+    return run

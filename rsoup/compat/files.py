@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from rsoup.compat.headers import Mismatch
@@ -34,6 +35,7 @@ _COMPARED = (
 
 
 _POLICY = ("policy_class", "policy_kwargs", "observation_space", "action_space", "use_sde")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of the process that saved the archive
 _ALGORITHMS = (
     "clip_range",
     "n_epochs",
@@ -67,6 +69,8 @@ def _policy(settings: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _readable(value: object) -> object:
+    if isinstance(value, str):
+        return _ADDRESS.sub("", value)
     if not isinstance(value, dict):
         return value
     return {

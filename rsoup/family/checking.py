@@ -20,11 +20,11 @@ from rsoup.family.claims import claimed_base, licences
 from rsoup.family.measures import Measures, measure
 from rsoup.family.survey import comparable, survey
 from rsoup.family.verdict import Limits, Verdict, judge, judge_adapters
-from rsoup.hub.place import Fetch
 from rsoup.lora.mounting import mounted, with_base
 from rsoup.names import names_for
 from rsoup.progress import Meter, OnProgress
 from rsoup.recipe import CARE_DISTANCE, MAX_DISTANCE, Ingredient, Recipe
+from rsoup.remote.transfer import Fetch, Transfer, Way
 from rsoup.storage.checkpoint import Leniency, open_checkpoint
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
@@ -54,6 +54,7 @@ class CheckResult:
     read_nbytes: int
     seconds: float
     adapters: AdapterMeasures | None = None
+    transfers: tuple[Transfer, ...] = ()
 
 
 def check(
@@ -72,14 +73,15 @@ def check(
     allow: Sequence[str] = (),
     threads: int | None = None,
     progress: OnProgress | None = None,
+    fetch: Way = "stream",
 ) -> CheckResult:
     """How far each θᵢ moved from θ₀, ‖θᵢ − θ₀‖/‖θ₀‖ and more, and whether a soup of them can work.
 
     Without `base`, one that the checkpoints' metadata names is used where it lies on this machine; else only the
     distances between the checkpoints are measured. With `headers` no weights are read. Names that differ in one
     total way are mapped, `missing="base"` completes partial fine-tunes and `vocab` makes vocabularies equally long, as in merge. Tensors that a glob of
-    `drop` matches are left out of everything; `allow` may hold `symlinks`, `unindexed` and, for adapters, `base`;
-    `key` is the entry of a PyTorch file that holds the weights. Mismatches are reported, never raised.
+    `drop` matches are left out of everything; `allow` may hold `symlinks`, `unindexed` and, for adapters, `base`; `key`
+    is the entry of a PyTorch file that holds the weights; `fetch` says how far weights come. Mismatches are reported.
 
     PEFT adapters of low rank are compared as such (`adapters` of the result); with `fold`, or among full
     checkpoints, each is put on its base and measured as the full checkpoint it makes.
@@ -93,8 +95,8 @@ def check(
     with ExitStack() as stack:
 
         def opened(name: str, uri: str) -> CheckpointSource:
-            fetch: Fetch = "headers" if headers else "cache"
-            source = open_checkpoint(uri, name=name, variant=variant, key=key, leniency=leniency, fetch=fetch)
+            how: Fetch = "headers" if headers else fetch
+            source = open_checkpoint(uri, name=name, variant=variant, key=key, leniency=leniency, fetch=how)
             stack.callback(source.close)
             return source
 
@@ -129,12 +131,15 @@ def check(
             except IncompatibleError as error:  # of adapters alone: one that does not fit, or is not finite
                 mismatches = (refusal(error, error.where, "adapter"),)
                 found = _Found(judge(mismatches, None, limits), mismatches, ())
-        for source in (*fine_tuned, *([reference] if reference else [])):
+        everything = (*fine_tuned, *([reference] if reference else []))
+        for source in everything:
             source.check_unchanged()
+        transfers = [one for source in everything for one in source.transfers]
+        notes += [one.told for one in transfers if one.way == "stream" and not headers]
     return CheckResult(
         tuple(name for name, _ in named), used, used is not None and base is None, found.verdict, limits,
         found.mismatches, found.measures, found.tensors, found.left_out, (*notes, *found.notes), found.nbytes,
-        time.monotonic() - begun, found.adapters,
+        time.monotonic() - begun, found.adapters, tuple(transfers),
     )  # fmt: skip
 
 
@@ -236,11 +241,8 @@ def _recipe(named: Sequence[tuple[str, str]], base: str | None, *, fold: bool) -
 
 def _refuse_options(**options: str | None) -> None:
     if given := [f"--{name}" for name, value in options.items() if value is not None]:
-        raise UsageError(
-            "E0206",
-            f"{', '.join(given)}: means nothing to adapters as such",
-            hint="leave it out; --fold measures the full checkpoints they make",
-        )
+        what = f"{', '.join(given)}: means nothing to adapters as such"
+        raise UsageError("E0206", what, hint="leave it out; --fold measures the full checkpoints they make")
 
 
 def _limits(care: float, max_distance: float) -> Limits:
@@ -267,11 +269,8 @@ def _named(checkpoints: Mapping[str, Path] | Sequence[Path]) -> list[tuple[str, 
 def _dropped(sources: Sequence[Source], globs: Sequence[str]) -> frozenset[str]:
     matches = dropped([source.header for source in sources], globs)
     if nothing := [glob for glob, names in matches.items() if not names]:
-        raise UsageError(
-            "E0209",
-            f"--drop {listing(nothing)} matches no tensor of any checkpoint",
-            hint="globs are matched against whole names: 'v_head.*'",
-        )
+        raise UsageError("E0209", f"--drop {listing(nothing)} matches no tensor of any checkpoint",
+                         hint="globs are matched against whole names: 'v_head.*'")  # fmt: skip
     return frozenset(name for names in matches.values() for name in names)
 
 

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.errors import listing, show, show_path
 from rsoup.recipe import ADAPTER_CONFIG
 from rsoup.report import card
+from rsoup.report.heritage import is_repo, licence_of
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.files import parse_json
 from rsoup.storage.protocols import Source
 
-_NO_LICENCE = ("", "license", "licence", "unknown", "other-unknown")
 _NAMES = (("config.json", "_name_or_path"), (ADAPTER_CONFIG, "base_model_name_or_path"))
-
-
-def _card(source: Source) -> Mapping[str, object]:
-    data = source.side_file(card.NAME, card.MAX_CARD_BYTES)
-    return card.split(data.decode("utf-8", "replace"))[0] if data else {}
 
 
 def _claims(source: Source) -> Iterator[str]:
     """What a checkpoint says it was fine-tuned from: its card's base_model, its config's _name_or_path, an adapter's base."""
-    model = _card(source).get("base_model")
+    model = card.beside(source).get("base_model")
     models = model if isinstance(model, list) else [model]
     if len(models) == 1 and isinstance(models[0], str) and models[0]:
         yield models[0]
@@ -58,7 +53,7 @@ def claimed_base(
         return claim, show_path(claim)
     if local:
         notes.append(f"the checkpoints name several bases ({listing(list(local))}): give one with --base")
-    elif repos := [claim for claim in claims if card.is_repo(claim)]:
+    elif repos := [claim for claim in claims if is_repo(claim)]:
         notes.append(f"no base is given, so nothing is known of how far they moved; give it with --base: it is {' or '.join(map(show, repos[:3]))}")  # fmt: skip
     return None, None
 
@@ -67,9 +62,9 @@ def licences(sources: Sequence[Source]) -> list[str]:
     """A note where the cards of checkpoints name different licences."""
     found: dict[str, list[str]] = {}
     for source in sources:
-        licence = str(_card(source).get("license") or "").strip().lower()
-        if licence not in _NO_LICENCE:
-            found.setdefault(licence, []).append(source.name)
+        licence = licence_of(card.beside(source))
+        if licence is not None:
+            found.setdefault(str(licence), []).append(source.name)
     if len(found) < 2:
         return []
     shown = "; ".join(f"{show(licence)} in {listing(names)}" for licence, names in sorted(found.items()))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from rsoup.backends import kind_for, make
 from rsoup.family.kernel import Kernel, Piece, Sum
 from rsoup.storage.protocols import Source
+from rsoup.storage.views import is_made
 from rsoup.tensors import Header
 from rsoup.workers import alone, default_threads, each, torch_threads
 
@@ -116,7 +117,7 @@ def survey(
 
         return work
 
-    with torch_threads():
+    with torch_threads(load=any(map(is_made, sources))):
         count = min(threads or default_threads(), len(blocks))
         ahead: list[list[Piece]] = [*blocks[_AHEAD * count :], *([] for _ in blocks)]
         each(zip(blocks, ahead, strict=False), worker, on_block, threads=count)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rsoup.front.pareto import front
+
 Kind = Literal["front", "dominated", "expert", "base", "compared", "predicted"]
 
 _TWO = re.compile(r"\s*[\d./eE+-]+\s*,\s*([\d./eE+-]+)\s*")
@@ -123,11 +125,5 @@ def y_ends(marks: Iterable[Mark]) -> list[float]:
 
 def undominated(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> set[tuple[float, float]]:
     """The points that no other is at least as good as in both rewards and better than in one."""
-    turn_x, turn_y = (1.0 if axis.maximise else -1.0 for axis in (x, y))
-    found: set[tuple[float, float]] = set()
-    highest = -math.inf
-    for a, b in sorted(set(points), key=lambda point: (-turn_x * point[0], -turn_y * point[1])):
-        if turn_y * b > highest:
-            found.add((a, b))
-            highest = turn_y * b
-    return found
+    different = list(set(points))
+    return {different[i] for i in front(different, (x.maximise, y.maximise))}

@@ -10,9 +10,10 @@ from fractions import Fraction
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
+from rsoup.front.different import different
 from rsoup.front.noise import DRAWS, Estimate, Many, Measure, bootstraps, each
 from rsoup.front.pareto import Values
-from rsoup.front.points import Errors, Repeats, checked, checked_errors, freedoms
+from rsoup.front.points import Errors, Repeats, checked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,12 +253,10 @@ def _intervals(
     """An interval per size and kind, in order, all from the same draws of every different measurement."""
     import numpy as np
 
-    points = [*we, *they]
-    errors = [*checked_errors(noise.ours, we), *checked_errors(noise.theirs, they)]
-    freedom = [*freedoms(noise.our_repeats, we), *freedoms(noise.their_repeats, they)]
-    keys = list(zip(points, errors, freedom, strict=True))
-    place = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-    rows = np.array([place[key] for key in keys])
+    none = [(None,) * len(we[0])]
+    repeats = [*(noise.our_repeats or none * len(we)), *(noise.their_repeats or none * len(they))]
+    points = different([*we, *they], [*noise.ours, *noise.theirs], repeats)
+    rows = np.array(points.rows)
     ours, theirs = rows[: len(we)], rows[len(we) :]
     wanted = [_thinned(chosen, seed) for kinds in choices.values() for chosen, _ in kinds if chosen]
     picked = [theirs[np.array(chosen)] for chosen in wanted]
@@ -271,10 +270,8 @@ def _intervals(
         ]
         return np.stack(columns, axis=1)
 
-    different = list(place)
-    repeats = [[None if math.isinf(nu) else int(nu) + 1 for nu in key[2]] for key in different]
     return bootstraps(
-        [key[0] for key in different], [key[1] for key in different], repeats, figures,
+        points.values, points.errors, points.repeats, figures,
         draws=noise.draws, seed=seed, confidence=noise.confidence,
     )  # fmt: skip
 

@@ -149,8 +149,8 @@ def front_probabilities(
     freedom = np.where(some, sides.freedom, 1.0)
     on, total = np.zeros(len(points)), 0
     for z in normal_draws(draws, sides.values.shape, seed):
-        wide = np.where(some, np.sqrt(freedom / chances.chisquare(freedom, size=z.shape)), 1.0)
-        for drawn in sides.values + noise * wide * z:
+        wide = np.sqrt(freedom / chances.chisquare(freedom, size=z.shape)) if some.any() else 1.0
+        for drawn in sides.values + noise * np.where(some, wide, 1.0) * z:
             on += moocore.is_nondominated(drawn, maximise=True, keep_weakly=True)
         total += len(z)
     return [float(share) for share in on / total]

@@ -71,11 +71,10 @@ def ensembling(
     if not all(np.isfinite(array).all() for array in (soup, *experts)):
         raise ValueError("an output is not finite")
     rows = [np.asarray(array, dtype=np.float64).reshape(-1, soup.shape[-1]) for array in (*experts, soup)]
-    mean = sum(share * row for share, row in zip(shares, rows, strict=False))
+    weighted = list(zip(shares, rows[:-1], strict=True))
+    mean = sum(share * row for share, row in weighted)
     away = rows[-1] - mean
-    spread = math.sqrt(
-        sum(share * _mean_square(row - mean) for share, row in zip(shares, rows, strict=False) if share > 0)
-    )
+    spread = math.sqrt(sum(share * _mean_square(row - mean) for share, row in weighted if share > 0))
     gap = math.sqrt(_mean_square(away))
     answers = [row.argmax(axis=1) for row in (*rows[:-1], mean, rows[-1])]  # type: ignore[union-attr]
     return Ensembling(

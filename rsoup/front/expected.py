@@ -15,6 +15,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Final
 
+from rsoup.front.contenders import contenders
 from rsoup.front.pareto import front
 
 Gains = Sequence[Sequence[float]]
@@ -24,7 +25,8 @@ LATTICE: Final = 2053
 """Preferences per shift, a prime above 2¹¹; each is taken in the N rotations of its N weights."""
 _GENERATOR = 356  # of Korobov's lattice; by full search near the smallest P₂ in all of 2 … 7 dimensions
 _MOST = 2.0**1022  # so that every difference is finite
-_BLOCK = 512  # preferences at a time, so that thousands of points stay in the cache
+_BLOCK = 100_000  # utilities at a time, so that they stay in the cache
+_TRIED = 2_000  # preferences that find most of the points that are ever the best
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +186,12 @@ class _Envelope:
 
     def mean(self) -> float:
         """∫ of the envelope over μ from 0 to 1: trapezoids, each rounded once."""
-        ends = zip(self.best, self.breaks, self.breaks[1:], strict=False)
-        return math.fsum(float((b - a) * (_utility(p, a) + _utility(p, b)) / 2) for p, a, b in ends)
+        ends = zip(self.best, pairwise(self.breaks), strict=True)
+        return math.fsum(float((b - a) * (_utility(p, a) + _utility(p, b)) / 2) for p, (a, b) in ends)
 
     def intervals(self) -> tuple[Interval, ...]:
-        ends = zip(self.indices, self.breaks, self.breaks[1:], strict=False)
-        return tuple(Interval(float(start), float(end), index) for index, start, end in ends)
+        ends = zip(self.indices, pairwise(self.breaks), strict=True)
+        return tuple(Interval(float(start), float(end), index) for index, (start, end) in ends)
 
 
 def _turns(p: _Whole, q: _Whole, r: _Whole) -> bool:
@@ -242,18 +244,32 @@ def _over_simplex(gains: Gains) -> tuple[float, float]:
     exponent = int(np.frexp(np.abs(points).max())[1])
     points = np.ldexp(points, -exponent)  # so that no difference of large values overflows
     ideal = points.max(axis=0)
-    means = [float(_largest(points - ideal, block).mean()) for block in _preferences(points.shape[1])]
+    blocks = list(_preferences(points.shape[1]))
+    points = contenders(points - ideal, _some(blocks[0]))
+    means = [float(_largest(points, block).mean()) for block in blocks]
     middle = math.fsum(means) / SHIFTS
     spread = math.sqrt(math.fsum((mean - middle) ** 2 for mean in means) / (SHIFTS - 1) / SHIFTS)
     return math.ldexp(float(ideal.mean()) + middle, exponent), math.ldexp(spread, exponent)
+
+
+def some_preferences(count: int, most: int) -> Any:
+    """The corners of the simplex and about `most` preferences from all over it, the same ones each time."""
+    return _some(next(_preferences(count)), most)
+
+
+def _some(block: Any, most: int = _TRIED) -> Any:
+    import numpy as np
+
+    return np.vstack([np.eye(block.shape[1]), block[:: max(1, len(block) // most)]])
 
 
 def _largest(points: Any, preferences: Any) -> Any:
     """max_p Σ μₖpₖ per preference."""
     import numpy as np
 
-    starts = range(0, len(preferences), _BLOCK)
-    return np.concatenate([(preferences[i : i + _BLOCK] @ points.T).max(axis=1) for i in starts])
+    step = max(1, _BLOCK // len(points))
+    starts = range(0, len(preferences), step)
+    return np.concatenate([(preferences[i : i + step] @ points.T).max(axis=1) for i in starts])
 
 
 def _searched(gains: Gains, reference: Gains) -> Loss:
@@ -264,7 +280,9 @@ def _searched(gains: Gains, reference: Gains) -> Loss:
     ours, theirs = np.ldexp(ours, -exponent), np.ldexp(theirs, -exponent)
     count = ours.shape[1]
     value, where = -math.inf, np.ones(count)
-    for block in (np.eye(count), np.full((1, count), 1 / count), *_preferences(count)):
+    blocks = list(_preferences(count))
+    ours, theirs = contenders(ours, _some(blocks[0])), contenders(theirs, _some(blocks[0]))
+    for block in (np.eye(count), np.full((1, count), 1 / count), *blocks):
         losses = _largest(theirs, block) - _largest(ours, block)
         if (best := float(losses.max())) > value:
             value, where = best, block[int(losses.argmax())]

@@ -31,7 +31,8 @@ class Estimate:
 
     `bias` is by how much noise alone lifts it (the median over the draws): above 0 for everything that takes the
     best of noisy points. `low` and `high` allow for it; so `value` can lie outside of them. `freedom` are the degrees of
-    freedom of its error, infinity where errors count as known.
+    freedom of its error, infinity where errors count as known. `drawn` is where the figure lies in that share of the
+    draws.
     """
 
     value: float
@@ -41,6 +42,7 @@ class Estimate:
     bias: float
     freedom: float
     draws: int
+    drawn: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def corrected(self) -> float:
@@ -113,7 +115,7 @@ def bootstraps(
     chance = 2 * drawn.var(axis=0) / len(drawn)  # what a value without any share shows
     shares = (products / len(drawn)) ** 2 - chance[:, None]
     return [
-        _estimate(float(found[k]), drawn[:, k], _welch(shares[k], freedom), confidence)
+        _estimate((float(found[k]), float(middle[k])), drawn[:, k], _welch(shares[k], freedom), confidence)
         for k in range(len(found))
     ]
 
@@ -152,15 +154,20 @@ def normal_draws(draws: int, shape: tuple[int, ...], seed: int) -> Iterator[Floa
         yield np.concatenate([half, -half])
 
 
-def _estimate(value: float, moved: Floats, freedom: float, confidence: float) -> Estimate:
+def _estimate(figure: tuple[float, float], moved: Floats, freedom: float, confidence: float) -> Estimate:
+    """From the figure, that of the centre, and how far the draws move it."""
     import numpy as np
 
+    value, middle = figure
     tail = (1 - confidence) / 2
     low, median, high = (float(q) for q in np.quantile(moved, [tail, 0.5, 1 - tail]))
     wider = two_sided(confidence, freedom) / two_sided(confidence, math.inf)
     below, above = (high - median) * wider, (median - low) * wider
     corrected = value - median
-    return Estimate(value, corrected - below, corrected + above, confidence, median, freedom, len(moved))
+    drawn = middle + median - (median - low) * wider, middle + median + (high - median) * wider
+    return Estimate(
+        value, corrected - below, corrected + above, confidence, median, freedom, len(moved), drawn
+    )
 
 
 def each(measure: Measure) -> Many:

@@ -42,7 +42,7 @@ def checked_errors(errors: Errors, points: Sequence[tuple[float, ...]]) -> list[
     Raises ValueError for another shape than the points', for an error that is below 0 or not finite.
     """
     if len(errors) != len(points) or any(
-        len(row) != len(point) for row, point in zip(errors, points, strict=False)
+        len(row) != len(point) for row, point in zip(errors, points, strict=True)
     ):
         raise ValueError("there must be one standard error per value")
     if any(e is not None and not 0 <= e <= LARGEST for row in errors for e in row):
@@ -58,7 +58,7 @@ def freedoms(repeats: Repeats | None, points: Sequence[tuple[float, ...]]) -> li
     if repeats is None:
         return [(math.inf,) * len(point) for point in points]
     if len(repeats) != len(points) or any(
-        len(row) != len(point) for row, point in zip(repeats, points, strict=False)
+        len(row) != len(point) for row, point in zip(repeats, points, strict=True)
     ):
         raise ValueError("there must be one number of repeats per value")
     if any(n is not None and n < 1 for row in repeats for n in row):

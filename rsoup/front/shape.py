@@ -125,20 +125,18 @@ def _tree(kept: Sequence[tuple[float, ...]]) -> list[tuple[float, int, int]]:
     import numpy as np
 
     points = np.array(kept, dtype=np.float64)
-    nearest = np.linalg.norm(points - points[0], axis=1)
-    via = np.zeros(len(points), dtype=np.intp)
-    nearest[0] = np.inf
-    inside = np.zeros(len(points), dtype=bool)
-    inside[0] = True
+    left = np.arange(1, len(points))  # those not in the tree yet, and below the nearest that is
+    nearest, via = np.linalg.norm(points[1:] - points[0], axis=1), np.zeros(len(left), dtype=np.intp)
     edges = []
-    for _ in range(len(points) - 1):
-        new = int(np.argmin(nearest))
-        edges.append((float(nearest[new]), int(via[new]), new))
-        inside[new] = True
-        distance = np.linalg.norm(points - points[new], axis=1)
+    while len(left):
+        place = int(np.argmin(nearest))
+        new = int(left[place])
+        edges.append((float(nearest[place]), int(via[place]), new))
+        left[place], nearest[place], via[place] = left[-1], nearest[-1], via[-1]
+        left, nearest, via = left[:-1], nearest[:-1], via[:-1]
+        distance = np.linalg.norm(points[left] - points[new], axis=1)
         closer = distance < nearest
         nearest[closer], via[closer] = distance[closer], new
-        nearest[inside] = np.inf
     return edges
 
 

@@ -43,7 +43,7 @@ def bring_weights(commit: Commit, paths: Sequence[str]) -> list[str]:
     there = [path for path in paths if is_cached(commit, path)]
     if commit.files is None:
         bring(commit, paths)
-        return [_used_as_it_is(commit, there)]
+        return [used_as_it_is(commit, there)]
     unproven = 0
     for path in paths:
         if path in there:
@@ -58,7 +58,7 @@ def bring_weights(commit: Commit, paths: Sequence[str]) -> list[str]:
             if _sha256(at) != wanted:
                 _forget(at)
                 raise wrong_bytes(commit, path)
-    notes = [_used_as_it_is(commit, there)] if there else []
+    notes = [used_as_it_is(commit, there)] if there else []
     if unproven:
         notes.append(f"{show(commit.repo)}: the Hub has no SHA-256 of {unproven} small weight files; their sizes are right")  # fmt: skip
     return notes
@@ -71,7 +71,8 @@ def wrong_bytes(commit: Commit, path: str) -> RefusedFileError:
                             hint="a broken proxy or storage? try again over another network")  # fmt: skip
 
 
-def _used_as_it_is(commit: Commit, there: Sequence[str]) -> str:
+def used_as_it_is(commit: Commit, there: Sequence[str]) -> str:
+    """A note on weight files that nobody holds against a digest now."""
     files = "1 weight file was" if len(there) == 1 else f"{len(there)} weight files were"
     return f"{show(commit.repo)}: {files} in the Hub's cache and not hashed again; hf cache verify does that"
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
 
 from rsoup.errors import RsoupError, show
 from rsoup.hub.address import Address, address_of, halves
-from rsoup.hub.cache import bring, bring_weights, is_cached
+from rsoup.hub.cache import bring, bring_weights, is_cached, used_as_it_is
 from rsoup.hub.choice import (
     adapter_files,
     beside,
@@ -22,27 +21,31 @@ from rsoup.hub.choice import (
 from rsoup.hub.commit import Commit, commit_of, pinned, renamed
 from rsoup.hub.mount import Mount
 from rsoup.hub.refusals import not_kept
+from rsoup.remote.transfer import Fetch, Transfer, passed
 from rsoup.storage.folder import list_folder
-
-Fetch = Literal["cache", "headers"]
-FETCHES: Final = ("cache", "headers")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder or weight file here that holds what the address names; `close` removes what was made for it alone."""
+    """A folder or weight file here that holds what the address names; `close` removes what was made for it alone.
+
+    `transfer` says how its weights come, and once they were read what was proven of them.
+    """
 
     path: str
     shown: str
     notes: tuple[str, ...]
     close: Callable[[], None]
+    transfer: Callable[[], Transfer | None]
 
 
 def place(address: Address, *, variant: str | None = None, fetch: Fetch = "cache") -> Place:
     """The checkpoint at `address`, by its commit: "cache" has its weights in the shared cache, hashed as they come.
 
-    "headers" downloads what lies beside the weights and their headers; other bytes are read from the Hub when asked
-    for, and are not held against a digest. Raises what `commit_of`, `weights_of` and `bring_weights` raise.
+    "stream" has them nowhere: they come as they are read, and are proven at the end; adapters and what is no
+    safetensors file go through the cache all the same. "parts" is a stream that need not prove whole files. "headers" reads headers alone (so do "cache?" and "stream?",
+    whose `transfer` is what the other would do). What is in the cache is used. Raises what `commit_of`, `weights_of`
+    and `bring_weights` raise.
     """
     at = pinned(address)
     assert at.revision is not None
@@ -66,13 +69,51 @@ def place(address: Address, *, variant: str | None = None, fetch: Fetch = "cache
             here, names, variant, shown, lambda wanted: bring(commit, [prefix + name for name in wanted])
         )
     paths = [prefix + name for name in weights]
-    if fetch == "cache" or all(is_cached(commit, path) for path in paths):
+    planned = _transfer(commit, shown, paths, fetch, small_kind=file is None and is_small_kind(names))
+    stream = fetch in ("stream", "parts") and planned.way == "stream"
+    if planned.way == "here" or (fetch in ("cache", "stream", "parts") and not stream):
         bring(commit, [prefix + name for name in small])
         notes += bring_weights(commit, paths)
-        return Place(os.path.join(here, file) if file else here, shown, tuple(notes), _nothing)
-    mount = Mount(commit, folder, [*dict.fromkeys([*small, *weights])], weights)
-    notes.append(f"{show(at.repo)}: only headers are read; its weights stay on the Hub")
-    return Place(os.path.join(mount.folder, file) if file else mount.folder, shown, tuple(notes), mount.close)
+        return Place(
+            os.path.join(here, file) if file else here, shown, tuple(notes), _nothing, lambda: planned
+        )
+    if not stream:
+        notes.append(f"{show(at.repo)}: only headers are read; its weights stay on the Hub")
+    elif kept := [path for path in paths if is_cached(commit, path)]:
+        notes.append(used_as_it_is(commit, kept))
+    mount = Mount(
+        commit,
+        folder,
+        [*dict.fromkeys([*small, *weights])],
+        weights,
+        stream=stream,
+        in_parts=fetch == "parts",
+    )
+    mine = {path for path in paths if not is_cached(commit, path)}
+    return Place(
+        os.path.join(mount.folder, file) if file else mount.folder,
+        shown,
+        tuple(notes),
+        mount.close,
+        lambda: passed(planned, [one for one in mount.streams if one[0] in mine]) if stream else planned,
+    )
+
+
+def _transfer(commit: Commit, shown: str, paths: list[str], fetch: Fetch, *, small_kind: bool) -> Transfer:
+    """How weight files come that are not in the cache: as asked, or through the cache where they cannot stream."""
+    assert commit.files is not None
+    missing = [path for path in paths if not is_cached(commit, path)]
+    nbytes = sum(commit.files[path].nbytes for path in missing)
+    if not missing:
+        return Transfer(shown, "here", len(paths), 0, 0)
+    others = [path for path in missing if not path.endswith(".safetensors")]
+    asked = fetch in ("stream", "stream?", "parts")
+    if asked and not others and not small_kind:
+        return Transfer(shown, "stream", len(missing), nbytes, 0)
+    reason = None
+    if asked:
+        reason = "an adapter, or small" if small_kind else f"'{show(others[0])}' is no safetensors file"
+    return Transfer(shown, "cache", len(missing), nbytes, nbytes, reason)
 
 
 def _kept(commit: Commit, path: str, variant: str | None, shown: str) -> Place:
@@ -86,7 +127,7 @@ def _kept(commit: Commit, path: str, variant: str | None, shown: str) -> Place:
             raise not_kept(shown) from None
         prefix = f"{path}/" if path else ""
         notes = tuple(bring_weights(commit, [prefix + name for name in weights]))
-    return Place(here, shown, notes, _nothing)
+    return Place(here, shown, notes, _nothing, _nothing)
 
 
 def _nothing() -> None:

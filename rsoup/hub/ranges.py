@@ -5,86 +5,125 @@ The token goes to the Hub's own origin only; where that sends us to a storage ho
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from rsoup.errors import BusyError, RefusedFileError
 from rsoup.hub.patience import BUSY, TRIES, pause, retry_after
 from rsoup.hub.refusals import answered, endpoint
+from rsoup.remote.halting import Halt
 
 _TIMEOUT: Final = 30.0
 _REDIRECTS: Final = 5
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
+_EXPIRED: Final = (400, 401, 403, 404, 410)
+
+Problem = tuple[str, float | None]
+"""What went wrong, and in how many seconds the server wants to be asked again, if it says so."""
 
 
-def fetch(url: str, start: int, buffer: memoryview, nbytes: int, where: str) -> None:
-    """Fill `buffer` from byte `start` on of the file of `nbytes` bytes at `url`.
+class Ranges:
+    """Parts of the file of `nbytes` bytes at `url`, for any number of threads. `where` is what to call it.
 
-    Raises BusyError E7510 when it does not work five times, RefusedFileError E0718 for answers that are no part of
-    such a file, and what `answered` says of refusals.
+    Where the Hub sends us to a storage host, that address is asked from then on, until it expires.
     """
-    done = failures = 0
-    while done < len(buffer):
-        problem: tuple[str, float | None] | None = None
-        got, problem = _attempt(url, start + done, buffer[done:], nbytes, where)
-        done += got
-        if problem is None:
-            continue
-        failures = 1 if got else failures + 1
-        if failures >= TRIES:
-            raise BusyError("E7510", f"the Hub does not deliver: {problem[0]}", where=where,
-                            hint="run the same command again later")  # fmt: skip
-        time.sleep(pause(failures, problem[1]))
+
+    def __init__(self, url: str, nbytes: int, where: str) -> None:
+        self._url, self._nbytes, self._where = url, nbytes, where
+        self._there: str | None = None
+
+    def fetch(self, start: int, buffer: memoryview, halt: Halt) -> None:
+        """Fill `buffer` from byte `start` on; HaltedError as soon as `halt` is set.
+
+        Raises BusyError E7510 when it does not work five times, RefusedFileError E0718 for answers that are no part of
+        such a file, and what `answered` says of refusals.
+        """
+        done = failures = 0
+        while done < len(buffer):
+            got, problem = self._attempt(start + done, buffer[done:], halt)
+            done += got
+            if problem is None:
+                continue
+            failures = 1 if got else failures + 1
+            if failures >= TRIES:
+                raise BusyError("E7510", f"the Hub does not deliver: {problem[0]}", where=self._where,
+                                hint="run the same command again later")  # fmt: skip
+            halt.wait(pause(failures, problem[1]))
+
+    def _attempt(self, start: int, buffer: memoryview, halt: Halt) -> tuple[int, Problem | None]:
+        """(bytes that came, what went wrong, or None)."""
+        import httpx2
+
+        end = start + len(buffer) - 1
+        got = 0
+        try:
+            with self._asked(f"bytes={start}-{end}", halt) as response:
+                if response is None:
+                    return 0, ("its storage refuses the address the Hub gave", 0.0)
+                if response.status_code in BUSY:
+                    return 0, (
+                        f"it answers {response.status_code}",
+                        retry_after(response.headers, time.time()),
+                    )
+                if response.status_code >= 400:
+                    raise _refused(response, self._where)
+                skip = _skipped(response, start, end, self._nbytes, self._where)
+                for piece in response.iter_raw():
+                    halt.check()
+                    if got == len(buffer):  # a body that ends here leaves its connection usable
+                        break
+                    view = memoryview(piece)
+                    cut = min(skip, len(view))
+                    skip -= cut
+                    view = view[cut:][: len(buffer) - got]
+                    buffer[got : got + len(view)] = view
+                    got += len(view)
+        except (httpx2.TransportError, httpx2.StreamError) as error:
+            halt.check()
+            return got, (type(error).__name__, None)
+        return got, None if got == len(buffer) else ("the connection ended too early", None)
+
+    @contextlib.contextmanager
+    def _asked(self, span: str, halt: Halt) -> Iterator[Any]:
+        """The answer as a stream, redirects followed; the token stays with the Hub's origin. None: ask again."""
+        from huggingface_hub import utils
+
+        client: Any = utils
+        headers = {**client.build_hf_headers(), "Range": span, "Accept-Encoding": "identity"}
+        session = client.get_session()
+        url = self._there or self._url
+        for _ in range(_REDIRECTS):
+            halt.check()
+            if _origin(url) != _origin(endpoint()):
+                headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+            asked = session.build_request("GET", url, headers=headers, timeout=_TIMEOUT)
+            response = session.send(asked, stream=True, follow_redirects=False)
+            if not 300 <= response.status_code < 400 or "Location" not in response.headers:
+                with _Closing(response), halt.breaking(lambda: _shut(response)):  # noqa: B023 - left at once
+                    stored = _origin(url) != _origin(endpoint())
+                    if stored and response.status_code in _EXPIRED:
+                        self._there = None
+                        yield None
+                        return
+                    if stored and response.status_code == 206:
+                        self._there = url
+                    yield response
+                return
+            response.close()
+            url = urljoin(url, response.headers["Location"])
+        raise BusyError("E7510", "the Hub sends us round in circles", hint="run the same command again later")
 
 
-def _attempt(
-    url: str, start: int, buffer: memoryview, nbytes: int, where: str
-) -> tuple[int, tuple[str, float | None] | None]:
-    """(bytes that came, what went wrong and when to ask again, or None)."""
-    import httpx2
-
-    end = start + len(buffer) - 1
-    got = 0
-    try:
-        with _asked(url, f"bytes={start}-{end}") as response:
-            if response.status_code in BUSY:
-                return 0, (f"it answers {response.status_code}", retry_after(response.headers, time.time()))
-            if response.status_code >= 400:
-                raise _refused(response, where)
-            skip = _skipped(response, start, end, nbytes, where)
-            for piece in response.iter_raw():
-                view = memoryview(piece)
-                cut = min(skip, len(view))
-                skip -= cut
-                view = view[cut:][: len(buffer) - got]
-                buffer[got : got + len(view)] = view
-                got += len(view)
-                if got == len(buffer):
-                    break
-    except (httpx2.TransportError, httpx2.StreamError) as error:
-        return got, (type(error).__name__, None)
-    return got, None if got == len(buffer) else ("the connection ended too early", None)
-
-
-def _asked(url: str, span: str) -> Any:
-    """The answer as a stream, redirects followed; the token stays with the Hub's origin."""
-    from huggingface_hub import utils
-
-    client: Any = utils
-    headers = {**client.build_hf_headers(), "Range": span, "Accept-Encoding": "identity"}
-    session = client.get_session()
-    for _ in range(_REDIRECTS):
-        if _origin(url) != _origin(endpoint()):
-            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-        asked = session.build_request("GET", url, headers=headers, timeout=_TIMEOUT)
-        response = session.send(asked, stream=True, follow_redirects=False)
-        if not 300 <= response.status_code < 400 or "Location" not in response.headers:
-            return _Closing(response)
-        response.close()
-        url = urljoin(url, response.headers["Location"])
-    raise BusyError("E7510", "the Hub sends us round in circles", hint="run the same command again later")
+def _shut(response: Any) -> None:
+    """Let whoever reads this answer find its connection ended."""
+    found = response.extensions["network_stream"].get_extra_info("socket")
+    if isinstance(found, socket.socket):
+        found.shutdown(socket.SHUT_RDWR)
 
 
 class _Closing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -87,8 +86,13 @@ def write_beside(found: Beside, staging: Staging, *, overwrite: bool) -> Side:
 
 
 def side_files(source: Source) -> list[str]:
-    """What is copied along from an adapter's folder: all but its configuration, weights and the state of its run."""
-    return [name for name in source.side_files if name != ADAPTER_CONFIG]
+    """What is copied along from an adapter's folder: all but its configuration, weights and the state of its run.
+
+    Other adapters below it stay, too (PEFT writes those that are not called `default` into folders of their own, as TRL's
+    reference `ref/`): their weights are no part of the soup.
+    """
+    others = tuple(name.removesuffix(ADAPTER_CONFIG) for name in source.side_files if name.endswith(f"/{ADAPTER_CONFIG}"))  # fmt: skip
+    return [name for name in source.side_files if name != ADAPTER_CONFIG and not name.startswith(others)]
 
 
 def _donor(recipe: Recipe, ready: Opened) -> tuple[str, Source]:
@@ -101,17 +105,13 @@ def _donor(recipe: Recipe, ready: Opened) -> tuple[str, Source]:
 
 
 def _card(found: Beside, *, overwrite: bool) -> tuple[bytes, list[str]]:
-    cards = []
-    for adapter in found.ready.adapters:
-        data = adapter.source.side_file(card.NAME, card.MAX_CARD_BYTES)
-        cards.append(card.split(data.decode("utf-8", "replace"))[0] if data else {})
-    about, notes = metadata(found.recipe, cards, found.ready.adapters[0].config.base)
+    cards = [card.beside(adapter.source) for adapter in found.ready.adapters]
+    name = found.recipe.public_base
+    base = None if name is None else (name, card.beside(found.ready.sources[-1]))
+    about, notes = metadata(found.recipe, cards, found.ready.adapters[0].config.base, base)
     if found.config is None:
         about |= {"library_name": "diffusers", "tags": ["diffusers", "lora", "merge", "rsoup"]}
-    existing = None
-    path = os.path.join(found.out, card.NAME)
-    if overwrite and os.path.isfile(path):
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            existing = file.read(card.MAX_CARD_BYTES)
-    text = card.merged(existing, about, body(found.recipe, found.measures))
+    text = card.merged(
+        card.replaced(found.out, overwrite=overwrite), about, body(found.recipe, found.measures)
+    )
     return text.encode("utf-8", "surrogateescape"), notes

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import rsoup
 from rsoup.lora.result import AdapterMeasures
-from rsoup.mix import format_number
-from rsoup.recipe import Recipe, public_name
+from rsoup.recipe import Recipe
 from rsoup.report import card
+from rsoup.report.heritage import LICENCE_KEYS, Card, base_models, is_repo
 
 
 def metadata(
     recipe: Recipe,
-    cards: Sequence[Mapping[str, object]],
-    base: str | None,
-    *,
-    base_card: Mapping[str, object] | None = None,
+    cards: Sequence[Card],
+    named: str | None,
+    base: tuple[str, Card] | None = None,
 ) -> tuple[dict[str, object], list[str]]:
-    """(Hub metadata, notes): base_model is the model the adapter sits on, relation adapter, library peft."""
-    shared, notes = card.metadata(recipe, cards, None, base_card=base_card)
+    """(Hub metadata, notes): base_model is the model the adapter sits on, relation adapter, library peft.
+
+    That is what its configuration has `named`, else the one that the adapters' cards agree on, else the `base`.
+    """
+    shared, notes = card.of_ingredients(recipe, cards, base)
     found: dict[str, object] = {}
-    if base is not None and card.is_repo(base):
-        found["base_model"] = base
+    parents = (
+        [named] if named is not None and is_repo(named) else base_models([("", one) for one in cards], base)
+    )
+    if len(parents) == 1:
+        found["base_model"] = parents[0]
         found["base_model_relation"] = "adapter"
     found["library_name"] = "peft"
-    found |= {key: shared[key] for key in ("pipeline_tag", "language", "license", "rsoup") if key in shared}
+    found |= {
+        key: shared[key] for key in ("pipeline_tag", "language", *LICENCE_KEYS, "rsoup") if key in shared
+    }
     found["tags"] = ["lora", "merge", "rsoup", "rewarded-soup"]
     return found, notes
 
@@ -42,9 +49,7 @@ def body(recipe: Recipe, measures: AdapterMeasures) -> str:
         "| ingredient | checkpoints | λ |",
         "|---|---|---|",
     ]
-    for ingredient, share in zip(recipe.ingredients, recipe.mix, strict=True):
-        paths = ", ".join(card.code(public_name(uri)) for uri in ingredient.checkpoints)
-        lines.append(f"| {card.code(ingredient.name)} | {paths} | {format_number(share)} |")
+    lines += card.ingredient_rows(recipe)
     lines += ["", _exactness(measures), ""]
     lines += [
         f"Recipe hash: `{recipe.sha256()}`. `rsoup.json` holds the recipe, and a digest of every file and tensor.",

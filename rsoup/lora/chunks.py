@@ -21,8 +21,6 @@ class Chunked(View, ABC):
     """A View whose children make tensors: `width` says how many elements a row has, `fill` makes whole rows of them."""
 
     def __init__(self, source: Source) -> None:
-        import torch as _  # noqa: F401 - loaded before threads read: `alone` speaks to what is loaded
-
         super().__init__(source)
         self._spare = threading.local()
 

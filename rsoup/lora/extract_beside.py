@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -44,16 +43,14 @@ def write_beside(
 
 
 def _card(found: Tuned, out: str, figures: Figures, *, overwrite: bool) -> tuple[bytes, list[str]]:
-    data = found.opened[0].side_file(card.NAME, card.MAX_CARD_BYTES)
-    own = card.split(data.decode("utf-8", "replace"))[0] if data else {}
-    about, notes = lora_card.metadata(found.recipe, [own], named(found.recipe.base or "")[0])
+    base = (found.recipe.public_base or "", card.beside(found.opened[1]))
+    about, notes = lora_card.metadata(
+        found.recipe, [card.beside(found.opened[0])], named(found.recipe.base or "")[0], base
+    )
     about["tags"] = ["lora", "rsoup"]
-    existing = None
-    path = os.path.join(out, card.NAME)
-    if overwrite and os.path.isfile(path):
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            existing = file.read(card.MAX_CARD_BYTES)
-    return card.merged(existing, about, _body(found, figures)).encode("utf-8", "surrogateescape"), notes
+    return card.merged(card.replaced(out, overwrite=overwrite), about, _body(found, figures)).encode(
+        "utf-8", "surrogateescape"
+    ), notes
 
 
 def _body(found: Tuned, figures: Figures) -> str:

@@ -25,6 +25,7 @@ from rsoup.manifest import encode as encode_manifest
 from rsoup.names import names_for
 from rsoup.progress import OnProgress
 from rsoup.recipe import MAX_DISTANCE, Ingredient, Recipe
+from rsoup.remote.transfer import Transfer, Way
 from rsoup.request import Request, make
 from rsoup.storage.staging import Staging
 from rsoup.storage.target import check_target, is_single_file
@@ -48,6 +49,7 @@ class ExtractResult:
     config: Mapping[str, object]
     notes: tuple[str, ...]
     manifest: Mapping[str, object] = field(repr=False)
+    transfers: tuple[Transfer, ...] = ()
 
 
 def extract(
@@ -72,13 +74,15 @@ def extract(
     progress: OnProgress | None = None,
     fail_above_error: float | None = None,
     dry_run: bool = False,
+    fetch: Way = "cache",
 ) -> ExtractResult:
     """argmin ‖Δ − B·A‖ for Δ = θ − θ₀ of every linear module that changed, as a PEFT adapter; all of it or nothing.
 
     Either `rank` bounds every module's rank, or the ranks are the fewest whose relative error (Frobenius, over all
     modules) is at most `max_error`. Float64, one module in memory at a time; factors are stored as `dtype`, float32
     by default. What two factors cannot hold and changed is refused, kept whole (`save_modules`) or left out (`drop`);
-    `embeddings` takes embeddings for matrices too. Raises UsageError (2), IncompatibleError (3: E0360 to E0364 and
+    `embeddings` takes embeddings for matrices too. `fetch` "stream" leaves far weights where they are, and reads them two
+    to four times. Raises UsageError (2), IncompatibleError (3: E0360 to E0364 and
     those of `merge`), GateError (4, E0401: an error above `fail_above_error`), TargetError (6), AccessError (7),
     RefusedFileError (8), BusyError (75). Source: Eckart and Young 1936.
     """
@@ -89,7 +93,7 @@ def extract(
     ))  # fmt: skip
     target = os.fspath(out)
     _check_out(target)
-    with opened(recipe) as found:
+    with opened(recipe, fetch) as found:
         check_target(target, _places(found), overwrite=overwrite)
         change = moved(found, threads=threads, progress=progress)
         plan = planned(found, change, save_modules, embeddings, threads, progress)
@@ -109,6 +113,8 @@ def extract(
             for stored, tensor in whole.items():
                 digests[stored] = copy(found.names[tensor], found.tuned, stored, plan.header[stored], sink)
             contents = [fingerprint(source, threads=threads) for source in found.opened]
+            for source in (found.tuned, found.base):
+                source.check_unchanged()
             written, notes = beside.write_beside(
                 found, target, encode(plan.config), figures, staging, overwrite=overwrite
             )
@@ -196,7 +202,9 @@ def _result(
     files: Sequence[str],
 ) -> ExtractResult:
     found = plan.found
-    said = [*found.notes, *plan.moved.notes, *notes, *rank_note(list(plan.ranks.values()))]
+    came = tuple(transfer for source in found.opened for transfer in source.transfers)
+    streamed = [one.told for one in came if one.way == "stream"]
+    said = [*found.notes, *streamed, *plan.moved.notes, *notes, *rank_note(list(plan.ranks.values()))]
     return ExtractResult(
         out=out,
         files=tuple(files),
@@ -207,4 +215,5 @@ def _result(
         config=plan.config,
         notes=tuple(said),
         manifest=built,
+        transfers=came,
     )

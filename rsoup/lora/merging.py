@@ -18,7 +18,7 @@ from rsoup.lora.cooking import Written, cook
 from rsoup.lora.opening import Opened, opened
 from rsoup.lora.planning import Planned, check_gate, planned
 from rsoup.lora.result import AdapterMeasures
-from rsoup.manifest import NAME, encode
+from rsoup.manifest import NAME, Accept, encode
 from rsoup.progress import Meter, OnProgress
 from rsoup.recipe import Recipe
 from rsoup.storage.staging import Staging
@@ -52,11 +52,12 @@ def merge_adapters(
     progress: OnProgress | None = None,
     fail_above_error: float | None = None,
     check: Callable[[Planned], None] | None = None,
+    accept: Accept | None = None,
 ) -> list[Cooked]:
     """Write the soup of every (recipe, output): all over the same adapters, read and decomposed once.
 
     Each output is what it would be alone, bit for bit; all of it or nothing. `check` may refuse a plan before
-    anything is written. Raises UsageError (2),
+    anything is written, `accept` a manifest before its adapter is put in its place. Raises UsageError (2),
     IncompatibleError (3), GateError (4, E0401: an error above `fail_above_error`), TargetError (6), AccessError (7),
     RefusedFileError (8), BusyError (75). Source: Ramé et al. 2023, section 2.2, for θ₀ + Σλᵢ(θᵢ − θ₀).
     """
@@ -69,7 +70,15 @@ def merge_adapters(
             check_gate(plan, fail_above_error)
             if check is not None:
                 check(plan)
-        return _write(ready, plans, overwrite=overwrite, threads=threads, progress=progress, begun=begun)
+        return _write(
+            ready,
+            plans,
+            overwrite=overwrite,
+            threads=threads,
+            progress=progress,
+            begun=begun,
+            accept=accept,
+        )
 
 
 def check_place(ready: Opened, out: str, *, overwrite: bool) -> None:
@@ -107,6 +116,7 @@ def _write(
     threads: int | None,
     progress: OnProgress | None,
     begun: float,
+    accept: Accept | None,
 ) -> list[Cooked]:
     with ExitStack() as stack:
         stagings = [
@@ -134,7 +144,11 @@ def _write(
             mine = Written(_copy(ready, plan, sink)) if plan.outline is None else next(written)
             meter.add(plan.file.nbytes)
             measured = replace(plan, measures=_with_rounding(plan.measures, mine))
-            results.append(_commit(ready, measured, staging, mine.digests, overwrite=overwrite, begun=begun))
+            results.append(
+                _commit(
+                    ready, measured, staging, mine.digests, overwrite=overwrite, begun=begun, accept=accept
+                )
+            )
         return results
 
 
@@ -146,6 +160,7 @@ def _commit(
     *,
     overwrite: bool,
     begun: float,
+    accept: Accept | None,
 ) -> Cooked:
     """Everything beside the weights, and the output in its place."""
     for source in ready.sources:
@@ -167,6 +182,8 @@ def _commit(
         staging,
         overwrite=overwrite,
     )
+    if accept is not None:
+        accept(side.manifest)
     staging.commit(overwrite=overwrite, last={NAME: encode(side.manifest)})
     return _result(ready, plan, side.names, [*plan.notes, *side.notes], side.manifest, begun)
 

@@ -9,6 +9,7 @@ from rsoup.errors import IncompatibleError, UsageError, show
 from rsoup.lora.merging import Cooked, merge_adapters
 from rsoup.lora.mounting import makes_adapter
 from rsoup.names import names_for
+from rsoup.prepare import by_commit
 from rsoup.progress import OnProgress
 from rsoup.recipe import Ingredient, Recipe
 from rsoup.request import Request, make
@@ -42,7 +43,9 @@ def resize_recipe(
     recipe = make(
         Request([ingredient], base=base, rank=rank, max_error=max_error, dtype=dtype, drop=drop, allow=allow, license=license)
     )  # fmt: skip
-    if os.path.exists(adapter) and not makes_adapter(recipe):
+    far = not os.path.exists(adapter)
+    recipe = by_commit(recipe) if far else recipe
+    if not (far and recipe.checkpoints()[0][1] == adapter) and not makes_adapter(recipe):
         raise IncompatibleError(
             "E0365",
             "this is no adapter: it has no adapter_config.json",

@@ -12,9 +12,10 @@ from rsoup.compat.tied import HEAD, is_tied
 from rsoup.errors import IncompatibleError, Problem, listing, show
 from rsoup.family.survey import TensorRecord, comparable, survey
 from rsoup.lora.changes import Change, blocks_of_experts, dropped, kind_of, respelled
-from rsoup.prepare import compared, open_all
+from rsoup.prepare import by_commit, compared, open_all
 from rsoup.progress import Meter, OnProgress
 from rsoup.recipe import CARE_DISTANCE, Recipe
+from rsoup.remote.transfer import Fetch
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 from rsoup.tensors import Header
@@ -62,15 +63,18 @@ class Moved:
 
 
 @contextmanager
-def opened(recipe: Recipe) -> Iterator[Tuned]:
+def opened(recipe: Recipe, fetch: Fetch = "cache") -> Iterator[Tuned]:
     """The one fine-tune of `recipe` and its base, open and compared as for a soup; no weights are read.
+
+    Addresses are by their commit from here on.
 
     Raises UsageError E0209, AccessError, RefusedFileError, and IncompatibleError E0301, E0302 as they come.
     """
+    recipe = by_commit(recipe)
     assert recipe.base is not None
     with ExitStack() as stack:
         places = [*recipe.checkpoints(), ("base", recipe.base)]
-        folders = open_all(recipe, places, recipe.allow, stack)
+        folders = open_all(recipe, places, recipe.allow, stack, fetch=fetch)
         added = _added(folders[0], folders[1])
         known = replace(recipe, rank=None, max_error=None, drop=(*recipe.drop, *map(_literally, added)))
         (tuned, base), notes = compared(known, folders, recipe.allow)

@@ -2,78 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
 from rsoup.errors import UsageError, listing, show
 from rsoup.measured import strict
+from rsoup.measured.cells import Text
 from rsoup.measured.columns import REST, Columns
+from rsoup.measured.foreign import STEPS, Cells
 from rsoup.measured.values import Measured, Quality, Row, Table
 from rsoup.sweep.point import Point
 
 _MIX, _MIX_OF, _ERROR = "lambda", "lambda_", "_stderr"
-_ABOUT: Final = ("point", "label", "status", "scale", "step", _MIX)
-Cells = Mapping[str, object]
-
-
-def csv_rows(data: bytes, shown: str) -> list[Cells]:
-    """Rows by column, every cell a text; an empty cell is left out. Raises RefusedFileError E0808."""
-    import csv
-    import io
-
-    try:
-        lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
-    except UnicodeDecodeError:
-        strict.refuse("it is not UTF-8", shown)
-    except csv.Error as error:
-        strict.refuse(show(error), shown)
-    head, *body = [line for line in lines if any(cell.strip() for cell in line)] or [[]]
-    _check_head(head, shown)
-    if len(set(head)) != len(head):
-        strict.refuse("a column occurs twice", shown)
-    if {"point", "scale", "step", "front"} <= set(head):
-        strict.refuse(
-            "it is the points.csv of a sweep; the sweep's folder, or its metrics.json, says more", shown
-        )
-    if wrong := next((number for number, line in enumerate(body, 1) if len(line) != len(head)), None):
-        strict.refuse(
-            f"row {wrong} under the header has {len(body[wrong - 1])} cells, not {len(head)}", shown
-        )
-    return [
-        {name: _Text(cell) for name, cell in zip(head, line, strict=True) if cell.strip()} for line in body
-    ]
-
-
-def _check_head(head: Sequence[str], shown: str) -> None:
-    if len(head) == 1 and (other := next((mark for mark in ";\t" if mark in head[0]), None)):
-        name = "tabs" if other == "\t" else "semicolons"
-        strict.refuse(f"{name} separate its columns, not commas", shown)
-    if head and all(map(_is_number, head)):
-        strict.refuse("its first line has numbers, not the names of columns", shown)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-class _Text(str):
-    """A cell of a CSV file, whose numbers are texts too."""
-
-    __slots__ = ()
+_ABOUT: Final = ("point", "label", "status", "scale", _MIX)
+_NAME: Final = "Name"  # of a run, as wandb and mlflow write it
+_PREFERENCES: Final = ("μ", "mu", "preference")
 
 
 def read(rows: Sequence[Cells], columns: Columns, stem: str, shown: str) -> Table:
     """A table of rows by column: `point`, `label`, `status`, `step`, `scale`, `lambda` or `lambda_NAME`, metrics, and `METRIC_stderr`.
 
-    `stem` names the point of a table of one. Raises RefusedFileError E0808, UsageError E0253 for a column that
-    is asked for and is not there, or rows that nothing matches.
+    `Step`, `Name` and a preference (`μ`, `mu`, `preference`) are taken for step, point and label, where these are not
+    there. `stem` names the point of a table of one. Raises RefusedFileError E0808, UsageError E0253 for a column that
+    is asked for and is not there, or rows that nothing matches, E0277 for a λ that is a word.
     """
+    rows = [_known(row) for row in rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     _check_columns(names, columns, shown)
     numbered = [
@@ -99,6 +54,20 @@ def read(rows: Sequence[Cells], columns: Columns, stem: str, shown: str) -> Tabl
         count = next((len(row.mix) for row in found if row.mix is not None), 0)
         ingredients = tuple(str(number) for number in range(1, count + 1)) if count > 1 else ()
     return Table(shown, {name: Quality(None, guard=False) for name in metrics}, tuple(found), ingredients)
+
+
+def _known(row: Cells) -> Cells:
+    """The row with step, point and label under the names that are read, beside those they have."""
+    found = dict(row)
+    for name, others in (("step", STEPS), ("point", (_NAME,))):
+        if name not in row and (other := next((o for o in others if o in row), None)):
+            found[name] = row[other]
+    if (
+        "label" not in row
+        and (mu := next((row[name] for name in _PREFERENCES if name in row), None)) is not None
+    ):
+        found["label"] = f"μ {mu}"
+    return found
 
 
 def _row(
@@ -132,7 +101,7 @@ def _titled(row: Row, cells: Cells, columns: Columns, stem: str | None) -> Row:
 
 
 def _plain(value: object) -> object:
-    return str(value) if isinstance(value, _Text) else value
+    return str(value) if isinstance(value, Text) else value
 
 
 def _check_columns(names: Sequence[str], columns: Columns, shown: str) -> None:
@@ -159,6 +128,9 @@ def _metrics(names: Sequence[str], columns: Columns, shown: str) -> list[str]:
         return list(columns.metrics)
     taken = {
         *_ABOUT,
+        *STEPS,
+        _NAME,
+        *_PREFERENCES,
         *(condition.column for condition in columns.where),
         *(column for _, column in columns.shares),
     }
@@ -175,20 +147,36 @@ def _metrics(names: Sequence[str], columns: Columns, shown: str) -> list[str]:
 
 
 def _scores(row: Cells, metrics: Sequence[str], what: str, shown: str) -> dict[str, Measured]:
-    return {
-        metric: Measured(
-            strict.number(_number(row[metric], metric, shown), f"'{show(metric)}' of {what}", shown),
-            strict.error(_number(row.get(metric + _ERROR), metric + _ERROR, shown), metric, shown),
-            None,
-        )
-        for metric in metrics
-        if metric in row
-    }
+    found = {}
+    for metric in metrics:
+        if metric not in row:
+            continue
+        value, error = row[metric], row.get(metric + _ERROR)
+        number = _finite(value)
+        if number is None:
+            number = strict.number(
+                _number(value, metric, shown), f"'{show(metric)}' of {what}", shown
+            )  # refused with what it is
+        if error is not None:
+            error = strict.error(_number(error, metric + _ERROR, shown), metric, shown)
+        found[metric] = Measured(number, error, None)
+    return found
+
+
+def _finite(value: object) -> float | None:
+    """The number that nearly every cell is, without a word for the case that it is none; None for all others."""
+    if isinstance(value, Text) and "_" not in value:
+        try:
+            number = float(value)
+        except ValueError:
+            return None
+        return number if abs(number) <= strict.LARGEST else None
+    return None
 
 
 def _number(value: object, column: str, shown: str) -> object:
     """What a CSV cell says as a number; whatever JSON has, as it is."""
-    if not isinstance(value, _Text):
+    if not isinstance(value, Text):
         return value
     try:
         return float(value.replace("_", "?"))  # Python reads 1_000, no other program does
@@ -210,7 +198,10 @@ def _mix(
             value is None for value, (_, column) in zip(given, columns.shares, strict=True) if column != REST
         ):
             return None
-        exact = [None if value is None else strict.share(value, what, shown) for value in given]
+        exact = [
+            None if value is None else _share(value, column, what, shown)
+            for value, (_, column) in zip(given, columns.shares, strict=True)
+        ]
         rest = 1 - sum((value for value in exact if value is not None), Fraction(0))
         return tuple(rest if value is None else value for value in exact)
     if ingredients:
@@ -219,7 +210,17 @@ def _mix(
             return None
         if not all(there):
             strict.refuse(f"the λ of {what} is not one of each ingredient", shown)
-        return tuple(strict.share(row[_MIX_OF + name], what, shown) for name in ingredients)
+        return tuple(_share(row[_MIX_OF + name], _MIX_OF + name, what, shown) for name in ingredients)
     if _MIX not in row:
         return None
-    return tuple(strict.share(part, what, shown) for part in str(row[_MIX]).split(","))
+    return tuple(_share(part, _MIX, what, shown) for part in str(row[_MIX]).split(","))
+
+
+def _share(value: object, column: str, what: str, shown: str) -> Fraction:
+    """A λ; a word in its place is a row of another kind."""
+    if isinstance(value, str) and value.strip() and not any(c.isdigit() for c in value):
+        raise UsageError(
+            "E0277", f"'{show(value)}', the λ of {what}, is a word", where=shown,
+            hint=f"--where '{show(column)}!={show(value.strip())}' leaves such rows out",
+        )  # fmt: skip
+    return strict.share(value, what, shown)

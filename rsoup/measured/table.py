@@ -1,4 +1,4 @@
-"""Tables of measured points: a sweep's metrics.json, a flat JSON object, a list of them, lines of them, or a CSV file."""
+"""Tables of measured points: a sweep's metrics.json, JSON of objects, lines of them or what pandas writes, CSV or TSV."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from typing import Final
 
 from rsoup.errors import UsageError, listing, show, show_path
 from rsoup.measured import document, flat, strict
+from rsoup.measured.cells import csv_rows
 from rsoup.measured.columns import Columns, Condition
+from rsoup.measured.foreign import json_rows
 from rsoup.measured.values import Measured, Row, Table
 from rsoup.mix import format_number
 from rsoup.storage.files import parse_json, read_whole
 
 FILE: Final = "metrics.json"
 MAX_BYTES: Final = 64_000_000
+_DELIMITERS: Final = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 MAX_POINTS: Final = 100_000
 MAX_METRICS: Final = 1_000
 
 
 def read_table(path: str, columns: Columns = Columns()) -> Table:  # noqa: B008 - frozen
-    """The points of a sweep's folder, of a metrics document, of a JSON object, list or lines of objects, or of a CSV file.
+    """The points of a sweep's folder, of a metrics document, of JSON (`json_rows`), lines of objects, or of a CSV or TSV file.
 
     Raises AccessError (E0701, E0702); RefusedFileError: E0805 too large, E0807 not a regular file, E0808 for
-    anything that is not exactly such a table; UsageError E0253 for a column or a row that is not there.
+    anything that is not exactly such a table; UsageError E0253 for a column or a row that is not there, E0276 to E0279
+    for what other programs wrote that is no table of points.
     """
     if os.path.isdir(path):
         path = os.path.join(path, FILE)
     shown = show_path(path)
     data = read_whole(path, shown, MAX_BYTES)
     stem = os.path.splitext(os.path.basename(path))[0]
-    if path.lower().endswith(".csv"):
-        return _checked(flat.read(flat.csv_rows(data, shown), columns, stem, shown), shown)
-    if path.lower().endswith((".jsonl", ".ndjson")):
-        rows: list[object] = [parse_json(line, shown) for line in data.splitlines() if line.strip()]
+    ending = os.path.splitext(path.lower())[1]
+    if ending in _DELIMITERS:
+        rows = csv_rows(data, shown, _DELIMITERS[ending])
+    elif ending in (".jsonl", ".ndjson"):
+        rows = json_rows([parse_json(line, shown) for line in data.splitlines() if line.strip()], shown)
     else:
         value = parse_json(data, shown)
-        if isinstance(value, dict) and "schema" in value:
+        if isinstance(value, dict) and not isinstance(value.get("schema", {}), dict):
             return _narrowed(_checked(document.read(value, shown), shown), columns)
-        rows = value if isinstance(value, list) else [value]
-    cells = [strict.mapping(row, "a point", shown) for row in rows]
-    return _checked(flat.read(cells, columns, stem, shown), shown)
+        rows = json_rows(value, shown)
+    return _checked(flat.read(rows, columns, stem, shown), shown)
 
 
 def _checked(table: Table, shown: str) -> Table:

@@ -67,7 +67,8 @@ class Row:
 class Table:
     """Points and their metrics; `shown` is where they were read, safe to print. Names of points are distinct.
 
-    `distances` are ‖θ − base‖/‖base‖ by training step (None: there are none) and ingredient, where a sweep told.
+    `distances` are ‖θ − base‖/‖base‖ by training step (None: there are none) and ingredient, where a sweep told. `notes`
+    are what its reader must know.
     """
 
     shown: str
@@ -76,6 +77,7 @@ class Table:
     ingredients: tuple[str, ...] = ()
     base: str | None = None
     distances: Mapping[int | None, Mapping[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def done(self) -> tuple[Row, ...]:

@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from rsoup.errors import RefusedFileError, UsageError, listing, show
-from rsoup.recipe import CANONICAL_OPTIONS, Ingredient, Recipe
+from rsoup.recipe import CANONICAL_OPTIONS, Ingredient, Recipe, address_in
 from rsoup.request import Request, RuleRequest, make
 
 Path = str | os.PathLike[str]
@@ -103,8 +104,8 @@ def places(recipe: Recipe, given: Given, base: Path | None) -> list[tuple[str, s
     """(name, path) of every checkpoint of `recipe` in its order, the base last as `base`.
 
     `given` are paths in the recipe's order, texts NAME=PATH (or NAME=PATH,PATH for a group), a mapping of
-    the same, or one recipe file, of which only the paths are used. Raises UsageError E0230 where a
-    checkpoint is not given, or is not of this recipe.
+    the same, or one recipe file, of which only the paths are used. What the recipe has by a commit of the Hub may be
+    left out. Raises UsageError E0230 where a checkpoint is not given, or is not of this recipe.
     """
     if not isinstance(given, Mapping) and len(given) == 1 and _is_recipe(os.fspath(given[0])):
         from rsoup.recipe_yaml import load
@@ -114,8 +115,15 @@ def places(recipe: Recipe, given: Given, base: Path | None) -> list[tuple[str, s
         base = asked.base if base is None else base
     names = [name for name, _ in recipe.checkpoints()]
     named, plain = _sorted(recipe, names, given)
+    far = {name: address for name, called in recorded(recipe) if (address := address_in(called)) is not None}
+    base = named.pop("base", base) or far.pop("base", None)
     free = [name for name in names if name not in named]
+    if len(plain) < len(free):
+        named = far | named
+        free = [name for name in names if name not in named]
     if len(plain) != len(free):
+        if not given:
+            raise _ungiven()
         what = f"{len(plain)} checkpoints for {listing(free, 20)}" if plain else f"nothing given for {listing(free, 20)}"  # fmt: skip
         raise _unfit(
             what if free else f"{listing(plain)} is one checkpoint too many", "name them in this order"
@@ -127,6 +135,21 @@ def places(recipe: Recipe, given: Given, base: Path | None) -> list[tuple[str, s
             raise _unfit("this soup was made without a base", "leave out --base")
         raise _unfit(f"nothing given for the base, '{show(recipe.base)}'", "--base BASE")
     return [*found, *([("base", os.fspath(base))] if base is not None else [])]
+
+
+def recorded(recipe: Recipe) -> list[tuple[str, str]]:
+    """(name, what a manifest calls it) of every checkpoint in order, the base last as `base`."""
+    names = [name for name, _ in recipe.checkpoints()]
+    rows = list(zip(names, chain(*recipe.public_checkpoints()), strict=True))
+    return rows if recipe.public_base is None else [*rows, ("base", recipe.public_base)]
+
+
+def _ungiven() -> UsageError:
+    return UsageError(
+        "E0230",
+        "the soup can be mixed again only from its ingredients, and none are given",
+        hint="rsoup verify OUT CHECKPOINT… --rederive, in the order of the recipe",
+    )
 
 
 def _is_recipe(path: str) -> bool:
@@ -143,6 +166,8 @@ def _sorted(recipe: Recipe, names: Sequence[str], given: Given) -> tuple[dict[st
         for ingredient in recipe.ingredients
     }
     known = {**groups, **{name: [name] for name in names}}
+    if recipe.base is not None:
+        known["base"] = ["base"]
     pairs: list[tuple[str, tuple[str, ...]]] = []
     plain: list[str] = []
     if isinstance(given, Mapping):

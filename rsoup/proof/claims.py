@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from rsoup.storage.files import parse_json, read_whole
 from rsoup.storage.target import sidecar
 
 MAX_BYTES: Final = 1_000_000_000
+_BESIDE: Final = f".{manifest.NAME}"
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 _VERSIONS: Final = {
     "schema": (manifest.SCHEMA,),
@@ -73,14 +74,24 @@ def folder_of(out: str) -> str:
     return out if os.path.isdir(out) else os.path.dirname(out) or "."
 
 
-def read(out: str) -> Claims:
-    """The manifest of the soup at `out`.
+def lone_file(names: Iterable[str]) -> str | None:
+    """The soup that is one file, of files called `names`: the one whose manifest is the only one, beside it."""
+    there = [name for name in names if "/" not in name]
+    manifests = [name for name in there if name == manifest.NAME or name.endswith(_BESIDE)]
+    files = [name for name in there if name not in manifests and sidecar(name) in manifests]
+    return files[0] if len(manifests) == len(files) == 1 else None
+
+
+def read(out: str, called: str | None = None) -> Claims:
+    """The manifest of the soup at `out`, a folder that is `called` so where it came from the Hub.
 
     Raises AccessError E0730 where there is none; RefusedFileError E0805, E0808 (not JSON) or E0830 (not
     a manifest of this version).
     """
     path = manifest_path(out)
     shown = show_path(path)
+    if called is not None and called != show_path(out):
+        shown = f"{called}/{manifest.NAME}" if os.path.isdir(out) else sidecar(called)
     beside = os.path.join(folder_of(out), manifest.NAME)
     if not os.path.isdir(out) and not os.path.lexists(path) and os.path.lexists(beside):
         raise AccessError(

@@ -13,13 +13,16 @@ from typing import Literal
 from rsoup.compat.config import flat_config
 from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.errors import UsageError, show
+from rsoup.hub.place import at_hand
 from rsoup.lora.pipelines import METADATA, unlike_metadata
 from rsoup.progress import Meter, OnProgress
 from rsoup.proof.deviation import Deviation, Part, deviation, part_of, squares_of
+from rsoup.remote.transfer import Fetch, Transfer, Way
 from rsoup.storage.checkpoint import open_checkpoint
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.files import parse_json
 from rsoup.storage.protocols import Source
+from rsoup.storage.views import is_made
 from rsoup.tensors import TensorSpec
 from rsoup.workers import alone, each, torch_threads
 
@@ -66,6 +69,7 @@ class DiffResult:
     equal: int
     tensors: tuple[TensorDiff, ...]
     files: tuple[FileDiff, ...]
+    transfers: tuple[Transfer, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -91,24 +95,23 @@ def diff(
     key: str | None = None,
     threads: int | None = None,
     progress: OnProgress | None = None,
+    fetch: Way = "stream",
 ) -> DiffResult:
     """The tensors and files in which the checkpoints `a` and `b` (folders or files) differ, bit by bit.
 
     `tensors` are globs; with them only the tensors they match are compared, and no files. `variant` and `key`
-    are those of merge. Memory does not grow with the checkpoints. Raises UsageError E0209 (a glob that matches nothing), AccessError (7),
-    RefusedFileError (8).
+    are those of merge, `fetch` says how far weights come. Memory does not grow with the checkpoints. Raises UsageError
+    E0209 (a glob that matches nothing), AccessError (7), RefusedFileError (8).
     """
+    how: Fetch = "parts" if fetch == "stream" and tensors else fetch
     with ExitStack() as stack:
         opened: list[CheckpointSource] = []
-        for path in (a, b):
-            opened.append(open_checkpoint(os.fspath(path), variant=variant, key=key))
+        for path in [at_hand(os.fspath(path)) for path in (a, b)]:  # by one commit, whatever moves meanwhile
+            opened.append(open_checkpoint(path, variant=variant, key=key, fetch=how))
             stack.callback(opened[-1].close)
             if opened[-1].under is not None:
-                raise UsageError(
-                    "E0206",
-                    "files are compared, and CHECKPOINT+ADAPTER is none",
-                    hint="write it first: rsoup merge CHECKPOINT+ADAPTER -o OUT",
-                )
+                raise UsageError("E0206", "files are compared, and CHECKPOINT+ADAPTER is none",
+                                 hint="write it first: rsoup merge CHECKPOINT+ADAPTER -o OUT")  # fmt: skip
             opened[-1].check_sums()
         one, other = opened
         names = _matching([*dict.fromkeys([*one.header, *other.header])], tensors)
@@ -129,17 +132,15 @@ def diff(
         files += [] if tensors else _scalings(one, other)
         for source in (one, other):
             source.check_unchanged()
-    return DiffResult(os.fspath(a), os.fspath(b), len(names) - len(unlike), unlike, tuple(files))
+        came = tuple(transfer for source in opened for transfer in source.transfers)
+    return DiffResult(os.fspath(a), os.fspath(b), len(names) - len(unlike), unlike, tuple(files), came)
 
 
 def _matching(names: list[str], globs: Sequence[str]) -> list[str]:
     for glob in globs:
         if not any(fnmatch.fnmatchcase(name, glob) for name in names):
-            raise UsageError(
-                "E0209",
-                f"--tensor '{show(glob)}' matches no tensor",
-                hint=f"the names look like '{show(names[0]) if names else ''}'",
-            )
+            raise UsageError("E0209", f"--tensor '{show(glob)}' matches no tensor",
+                             hint=f"the names look like '{show(names[0]) if names else ''}'")  # fmt: skip
     return [name for name in names if not globs or any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
 
 
@@ -183,7 +184,7 @@ def _values(
             nbytes += (piece.stop - piece.start) * size // 8
         meter.add(nbytes)
 
-    with torch_threads():
+    with torch_threads(load=is_made(one) or is_made(other)):
         each(_units(_slices(one, names)), worker, on_result, threads=threads)
         differing = {name for name, found in parts.items() if any(part.differing for part in found)}
         _add_squares(one, parts, differing, threads)

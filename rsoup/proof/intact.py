@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from rsoup import manifest
 from rsoup.contents import OnBytes, content, head_of, sha256_of, tensor_digests
 from rsoup.digests import file_digest
 from rsoup.errors import AccessError, RefusedFileError, listing, show, show_path
 from rsoup.proof.claims import Claims, Subject, contradictions, folder_of
+from rsoup.proof.located import FETCHED
 from rsoup.proof.verdict import Difference, Level
+from rsoup.remote.transfer import Fetch
 from rsoup.storage.checkpoint import open_checkpoint
 from rsoup.storage.files import open_error
 from rsoup.storage.protocols import Source
@@ -20,21 +23,29 @@ from rsoup.storage.safetensors_header import parse_header
 from rsoup.workers import each
 
 STRUCTURE = "complete and strictly valid: the files of rsoup.json and no other, its tensors by name"
+NOWHERE: Final[Mapping[str, int]] = {}
 DIGESTS = "unchanged since rsoup.json was written, which is not signed: who can write it can make it fit"
-_FETCHED = frozenset(
-    (".git", ".gitattributes", ".gitignore", ".cache")
-)  # what a download leaves beside a model
 
 
 @contextmanager
-def opened(out: str, claims: Claims) -> Iterator[tuple[Source | None, Level]]:
+def opened(
+    out: str,
+    claims: Claims,
+    *,
+    uri: str | None = None,
+    elsewhere: Mapping[str, int] = NOWHERE,
+    fetch: Fetch = "cache",
+) -> Iterator[tuple[Source | None, Level]]:
     """The soup, open, and whether its structure is what the manifest says; no soup where it cannot be opened for that.
 
-    Raises RefusedFileError E08xx for a file that is malformed although the right files are there.
+    `uri` is what opens it where that is not `out`, and `fetch` how its weights come then; `elsewhere` are bytes of files
+    by name that belong to it and are not here. Raises RefusedFileError E08xx for a file that is malformed although the right files are there.
     """
-    found = _files(out, claims) if os.path.isdir(out) else _sizes(folder_of(out), claims)
+    found = (_files if os.path.isdir(out) else _sizes)(out, claims, elsewhere)
     try:
-        source = open_checkpoint(out, variant=claims.variant if os.path.isdir(out) else None)
+        source = open_checkpoint(
+            uri or out, variant=claims.variant if os.path.isdir(out) else None, fetch=fetch
+        )
     except (RefusedFileError, AccessError) as error:
         if not found:
             raise
@@ -49,16 +60,16 @@ def opened(out: str, claims: Claims) -> Iterator[tuple[Source | None, Level]]:
         source.close()
 
 
-def _files(out: str, claims: Claims) -> list[Difference]:
+def _files(out: str, claims: Claims, elsewhere: Mapping[str, int]) -> list[Difference]:
     """What is missing, what is not listed, what is no file, what has another size, in a folder."""
     found = []
-    there = dict(_walk(out, ""))
+    there = {**dict.fromkeys(elsewhere, True), **dict(_walk(out, ""))}
     listed = {subject.name for subject in claims.subjects} | {manifest.NAME}
     found += [Difference(show(name), "the manifest does not list it") for name in there if name not in listed]
     for name in sorted(listed & there.keys()):
         if not there[name]:
             found.append(Difference(show(name), "it is a link or no file at all; a soup has regular files"))
-    return [*found, *_sizes(out, claims)]
+    return [*found, *_sizes(out, claims, elsewhere)]
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
@@ -68,7 +79,7 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
     except OSError as error:
         raise open_error(error, show_path(os.path.join(folder, prefix))) from error
     for entry in entries:
-        if not prefix and entry.name in _FETCHED:
+        if not prefix and entry.name in FETCHED:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(folder, f"{prefix}{entry.name}/")
@@ -84,9 +95,13 @@ def _in_hub_cache(folder: str, path: str) -> bool:
     return bool(snapshots) and os.path.dirname(target) == f"{repository}/blobs" and os.path.isfile(target)
 
 
-def _sizes(folder: str, claims: Claims) -> list[Difference]:
-    found = []
+def _sizes(out: str, claims: Claims, elsewhere: Mapping[str, int]) -> list[Difference]:
+    found, folder = [], folder_of(out)
     for subject in claims.subjects:
+        if (size := elsewhere.get(subject.name)) is not None:
+            if size != subject.size:
+                found.append(_of_size(subject, size))
+            continue
         try:
             status = os.stat(os.path.join(folder, subject.name))
         except OSError:
@@ -95,8 +110,12 @@ def _sizes(folder: str, claims: Claims) -> list[Difference]:
         if stat.S_ISDIR(status.st_mode):
             found.append(Difference(show(subject.name), "it is a folder"))
         elif stat.S_ISREG(status.st_mode) and status.st_size != subject.size:
-            found.append(Difference(show(subject.name), f"it has {status.st_size} bytes, not {subject.size}"))
+            found.append(_of_size(subject, status.st_size))
     return found
+
+
+def _of_size(subject: Subject, nbytes: int) -> Difference:
+    return Difference(show(subject.name), f"it has {nbytes} bytes, not {subject.size}")
 
 
 def _tensors(source: Source, claims: Claims) -> list[Difference]:

@@ -31,10 +31,12 @@ from rsoup.proof.comparing import ComparingSink
 from rsoup.proof.sampling import BLOCK_BYTES, block_elements, draw
 from rsoup.proof.verdict import Difference, Level
 from rsoup.recipe import Recipe
+from rsoup.remote.transfer import Fetch
 from rsoup.report import card
 from rsoup.scratch import Scratch
 from rsoup.side_files import soup_config
 from rsoup.storage.protocols import Source
+from rsoup.storage.views import is_made
 from rsoup.tally import Tally
 from rsoup.workers import alone, each, torch_threads
 
@@ -47,14 +49,22 @@ OnBytes = Callable[[int], None]
 
 @contextmanager
 def ingredients(
-    recipe: Recipe, places: Sequence[tuple[str, str]], soup: str, claims: Claims, allow: Sequence[str] = ()
+    recipe: Recipe,
+    places: Sequence[tuple[str, str]],
+    soup: str,
+    claims: Claims,
+    allow: Sequence[str] = (),
+    *,
+    fetch: Fetch = "cache",
 ) -> Iterator[Prepared]:
     """The checkpoints at `places`, open, and the plan of `recipe` over them; `places` has the base last.
+
+    `fetch` says how the weights come of those that lie on the Hub.
 
     Raises IncompatibleError (3) where they cannot be mixed by this recipe: E0301, E0302, E0303 or E0330.
     """
     with ExitStack() as stack:
-        sources, _ = compared(recipe, open_all(recipe, places, allow, stack), _NOT_ASKED)
+        sources, _ = compared(recipe, open_all(recipe, places, allow, stack, fetch=fetch), _NOT_ASKED)
         base = sources[-1] if recipe.base is not None else None
         fine_tuned = sources if base is None else sources[:-1]
         single = None if os.path.isdir(soup) else claims.subjects[0].name
@@ -150,7 +160,7 @@ def sample(
         for step in (block_elements(plan.header[name]),)
         for at in blocks
     )
-    with torch_threads():
+    with torch_threads(load=any(map(is_made, sources))):
         each(runs, worker, lambda *_: None, threads=threads)
     for source in (*ready.sources, soup):
         source.check_unchanged()

@@ -8,16 +8,18 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from rsoup.errors import UsageError, show_path
-from rsoup.prepare import open_all
+from rsoup.errors import UsageError
+from rsoup.prepare import open_all, way_of
 from rsoup.progress import Meter, OnProgress
 from rsoup.proof import adapters, canonical, claims, intact
 from rsoup.proof import rederive as again
 from rsoup.proof.adapters import is_of_adapters, refuse_extracted
 from rsoup.proof.canonical import Given, Path
+from rsoup.proof.located import brought, located
 from rsoup.proof.sampling import parse_nonce, parse_sample
 from rsoup.proof.verdict import Level, VerifyResult
 from rsoup.recipe import Recipe
+from rsoup.remote.transfer import Fetch
 from rsoup.storage.files import open_error
 from rsoup.storage.protocols import Source
 
@@ -42,7 +44,7 @@ def verify(
 
     Its structure always; `digests` of everything; a `sample` of blocks (`"2%"`, `300`) or all of them
     (`rederive`) mixed again from `ingredients`: paths in the recipe's order, NAME=PATH, a mapping, or one
-    recipe file. `load` opens it with the library of its format. `allow` is about the ingredients: symlinks,
+    recipe file; those that the manifest has by their commit on the Hub need not be given. `out` may be an address. `load` opens it with the library of its format. `allow` is about the ingredients: symlinks,
     unindexed.
 
     Raises MismatchError E0901 (9), whose `result` is everything that was found; IncompatibleError (3) for
@@ -53,17 +55,24 @@ def verify(
     size = None if sample is None else parse_sample(sample)
     drawn = secrets.token_bytes(NONCE_BYTES) if nonce is None else parse_nonce(nonce)
     _check_asked(ingredients, base, asked=rederive or size is not None, nonce=nonce, sampled=size is not None)
-    try:
-        os.stat(path)
-    except (OSError, ValueError) as error:
-        raise open_error(error, show_path(path)) from error
-    found = claims.read(path)
+    where = located(path)
+    if where.commit is None:
+        try:
+            os.stat(where.path)
+        except (OSError, ValueError) as error:
+            raise open_error(error, where.shown) from error
+    path, found = where.path, where.read()
+    headers = not (digests or rederive or load or size is not None)
+    elsewhere = brought(where, found, weights=not headers)
     nbytes = sum(subject.size for subject in found.subjects)
     notes: list[str] = []
-    with intact.opened(path, found) as (soup, structure):
+    with intact.opened(
+        path, found, uri=where.uri, elsewhere=elsewhere, fetch="headers" if headers else "cache"
+    ) as (soup, structure):
         levels = [structure]
         if soup is not None:
-            notes += soup.notes
+            if where.commit is None:  # what was fetched is hashed below, whatever the cache says of it
+                notes += soup.notes
             if digests:
                 meter = Meter("digests", nbytes, progress)
                 levels.append(intact.digests(path, soup, found, threads=threads, on_bytes=meter.add))
@@ -75,7 +84,10 @@ def verify(
                     levels.append(_adapters(recipe, places, path, soup, found, size, allow, threads))
                     size, rederive = None, False
             if size is not None or rederive:
-                with again.ingredients(recipe, places, path, found, allow) as ready:
+                way: Fetch = way_of(recipe)
+                if way == "stream" and not rederive:
+                    way = "parts"
+                with again.ingredients(recipe, places, path, found, allow, fetch=way) as ready:
                     if size is not None:
                         levels.append(
                             again.sample(ready, soup, found, size, drawn, threads=threads, progress=progress)
@@ -91,7 +103,7 @@ def verify(
                 from rsoup.proof.loading import load as load_soup
 
                 levels.append(load_soup(path, soup))
-    result = VerifyResult(path, nbytes, tuple(levels), time.monotonic() - begun, tuple(notes))
+    result = VerifyResult(where.shown, nbytes, tuple(levels), time.monotonic() - begun, tuple(notes))
     result.check()
     return result
 
@@ -119,12 +131,6 @@ def _adapters(
 
 
 def _check_asked(given: Given, base: Path | None, *, asked: bool, nonce: str | None, sampled: bool) -> None:
-    if asked and not given:
-        raise UsageError(
-            "E0230",
-            "the soup can be mixed again only from its ingredients, and none are given",
-            hint="rsoup verify OUT CHECKPOINT… --rederive, in the order of the recipe",
-        )
     if not asked and (given or base is not None):
         raise UsageError(
             "E0230",

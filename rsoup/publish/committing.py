@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rsoup import manifest
 from rsoup.errors import BusyError, Problem, TargetError, UsageError, listing, show, show_path
 from rsoup.publish.asked import MAIN, Options
 from rsoup.publish.parcel import Item, is_weights
@@ -54,10 +53,7 @@ def change_of(
             kept.append(item)
         else:
             replaced.append(item)
-    listed_there = set(soup)
-    if listed_there:
-        listed_there.add(manifest.NAME)
-    stale = {name for name in files if is_weights(name)} | (listed_there & set(files))
+    stale = {name for name in files if is_weights(name)} | (set(soup) & set(files))
     deleted = tuple(sorted(stale - set(items) - set(stay)))
     return Change(tuple(added), tuple(replaced), tuple(kept), deleted)
 

@@ -15,14 +15,14 @@ from rsoup.contents import chunks_of, head_of
 from rsoup.errors import Problem, UsageError, listing, show, show_path
 from rsoup.progress import OnProgress
 from rsoup.proof import claims
+from rsoup.proof.canonical import recipe_of
 from rsoup.proof.claims import Claims
 from rsoup.proof.verifying import verify
 from rsoup.publish.redaction import Private, findings
+from rsoup.report import card
 from rsoup.storage.checkpoint import open_checkpoint
 from rsoup.storage.files import open_error, read_whole, safe_name, stays_inside
 
-CARD: Final = "README.md"
-MAX_CARD_BYTES: Final = 5_000_000
 _LARGEST_TEXT: Final = 512_000_000
 _NOT_PUBLISHED: Final = frozenset((".git", ".cache", ".gitattributes", ".gitignore", "__pycache__"))
 _STATE: Final = re.compile(r"(?:training_args|optimizer|scheduler|scaler|rng_state|trainer_state)[\w.-]*")
@@ -66,11 +66,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A folder's files by name, and its manifest where it is a soup; `card` is its README.md's text."""
+    """A folder's files by name, and its manifest where it is a soup; `card` is its README.md's text.
+
+    `manifest` is the name of that manifest: a soup that is one file has it beside it under a name of its own.
+    """
 
     items: Mapping[str, Item]
     claims: Claims | None
     card: str | None = field(repr=False)
+    manifest: str = manifest.NAME
 
     def with_items(self, added: Iterable[Item]) -> Parcel:
         """The parcel with these files put in, or in the place of those of the same name."""
@@ -86,28 +90,32 @@ def is_weights(name: str) -> bool:
 
 
 def pack(folder: str, *, progress: OnProgress | None = None) -> Parcel:
-    """The files of a soup whose manifest holds, structure and digests; or of any other checkpoint that opens.
+    """The files of a soup (a folder or one file) whose manifest holds, structure and digests; or of any other checkpoint that opens.
 
     Raises MismatchError E0901 for a soup that is not what it says, AccessError and RefusedFileError where it cannot
     be read, UsageError E0720 for what is no folder and for names that cannot be published.
     """
-    if os.path.isfile(folder):
-        raise UsageError(
-            "E0720", "a single file is not published, a folder is", where=show_path(folder),
-            hint="merge into a folder: rsoup merge … -o soup/",
-        )  # fmt: skip
     try:
-        os.stat(folder)
+        mode = os.stat(folder).st_mode
     except (OSError, ValueError) as error:
         raise open_error(error, show_path(folder)) from error
-    found = None
-    if os.path.lexists(os.path.join(folder, manifest.NAME)):
-        verify(folder, progress=progress)
-        found = claims.read(folder)
-        names = [*(subject.name for subject in found.subjects), manifest.NAME]
+    soup, found = _soup_in(folder), None
+    if soup is not None:
+        verify(soup, progress=progress)
+        found = claims.read(soup)
+        about = os.path.basename(claims.manifest_path(soup))
+        names = [*(subject.name for subject in found.subjects), about]
+        if soup != folder and os.path.isfile(os.path.join(folder, card.NAME)):
+            names.append(card.NAME)
+        folder = claims.folder_of(soup)
+    elif stat.S_ISREG(mode):
+        raise UsageError(
+            "E0720", "a file alone is published only if it is a soup, with its manifest beside it", where=show_path(folder),
+            hint="publish its folder, or merge into one: rsoup merge … -o soup/",
+        )  # fmt: skip
     else:
         open_checkpoint(folder).close()
-        names = list(_walk(folder, ""))
+        about, names = manifest.NAME, list(_walk(folder, ""))
     check_names(names)
     items = {
         name: Item(name, os.stat(path).st_size, path)
@@ -115,9 +123,33 @@ def pack(folder: str, *, progress: OnProgress | None = None) -> Parcel:
         if (path := os.path.join(folder, name))
     }
     text = None
-    if CARD in items:
-        text = read_whole(os.path.join(folder, CARD), CARD, MAX_CARD_BYTES).decode("utf-8", "replace")
-    return Parcel(items, found, text)
+    if card.NAME in items:
+        path = os.path.join(folder, card.NAME)
+        text = read_whole(path, card.NAME, card.MAX_CARD_BYTES).decode("utf-8", "replace")
+    elif found is not None:
+        text = _new_card(found)
+    return Parcel(items, found, text, about)
+
+
+def _new_card(found: Claims) -> str:
+    """The card of a soup that has none, being one file."""
+    recipe = recipe_of(found.canonical, found.shown)
+    base = None if recipe.public_base is None else (recipe.public_base, card.NO_CARD)
+    archive = any(subject.name.endswith(".zip") for subject in found.subjects)
+    about, _ = card.metadata(recipe, [], base, library="stable-baselines3" if archive else None)
+    if archive:
+        about["pipeline_tag"] = "reinforcement-learning"
+    return card.join(about, card.body(recipe, None, None))
+
+
+def _soup_in(path: str) -> str | None:
+    """What `verify` takes for the soup at this path: a folder, or one file with its manifest; None where there is none."""
+    if not os.path.isdir(path):
+        return path if os.path.lexists(claims.manifest_path(path)) else None
+    if os.path.lexists(os.path.join(path, manifest.NAME)):
+        return path
+    alone = claims.lone_file(os.listdir(path))
+    return None if alone is None else os.path.join(path, alone)
 
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:

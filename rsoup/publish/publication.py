@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rsoup import manifest
 from rsoup.errors import UsageError, show
-from rsoup.publish.parcel import CARD, Item, Parcel
+from rsoup.publish.parcel import Item, Parcel
 from rsoup.publish.results import Results, front_picture, joined, model_index, section
 from rsoup.report import card
+from rsoup.report.heritage import (
+    LICENCE_KEYS,
+    Card,
+    base_models,
+    inherited,
+    licence_of,
+    licences_of,
+    stated,
+)
 
 NOTHING: Final[Mapping[str, Any]] = {}
-PICTURES: Final = ("front.png", "front.svg")
 _OF_A_SOUP: Final = ("rsoup", "base_model", "base_model_relation")
-SECTION: Final = "rsoup:measured"
+MEASURED: Final = "rsoup:measured"
+"""The mark of the card's section on measured values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +45,20 @@ def publication(
     remote_soup: Mapping[str, Mapping[str, Any]] = NOTHING,
     results: Results | None = None,
     license_: str | None = None,
-    base_licences: Mapping[str, str | None] = NOTHING,
+    base_cards: Mapping[str, Card] = NOTHING,
 ) -> Publication:
     """A parcel with its card, the front's picture and a manifest that lists them.
 
     An existing card (`remote_card`) keeps its prose; its metadata and what stands between rsoup's own marks
-    are brought up to date. `remote_soup` are the rows of the rsoup.json there. `base_licences` are the licences of the base models on the Hub, which count where the ingredients have
-    none. Raises UsageError E0721 for licences that differ.
+    are brought up to date. `remote_soup` are the rows of the rsoup.json there. `base_cards` are the metadata of the base
+    models' cards on the Hub, whose licence counts where the ingredients have none. Raises UsageError E0721 for licences that differ.
     """
     notes: list[str] = []
     local, own_prose = card.split(parcel.card or "")
     old, prose = card.split(remote_card) if remote_card is not None else ({}, own_prose)
     found = dict(local)
     _bases(found, parcel, notes)
-    _license(found, old, license_, base_licences, notes)
+    _license(found, old, license_, base_cards, notes)
     if tags := _tags(old, found, parcel):
         found["tags"] = tags
     if recipe := recipe_key(parcel):
@@ -72,9 +81,9 @@ def publication(
     if index is not None:
         metadata["model-index"] = index
     if results is not None:
-        prose = card.with_section(prose, SECTION, section(results, None if picture is None else picture[0]))
+        prose = card.with_section(prose, MEASURED, section(results, None if picture is None else picture[0]))
     elif not same:
-        prose = card.without_section(prose, SECTION)
+        prose = card.without_section(prose, MEASURED)
     if remote_card is not None:
         if parcel.claims is None and own_prose.strip() not in ("", prose.strip()):
             notes.append("the card on the Hub keeps its prose: that of this README.md is not published")
@@ -82,25 +91,23 @@ def publication(
     added = [] if picture is None else [Item(picture[0], len(picture[1]), data=picture[1])]
     if metadata or prose:
         text = card.join(metadata, prose).encode("utf-8", "surrogateescape")
-        added.insert(0, Item(CARD, len(text), data=text))
-    stay = [name for name in PICTURES if same and results is None and name in remote_soup]
+        added.insert(0, Item(card.NAME, len(text), data=text))
+    stay = [name for name in card.PICTURES if same and results is None and name in remote_soup]
     if parcel.claims is not None:
-        added.append(_manifest(parcel.claims.value, added, [remote_soup[name] for name in stay]))
+        added.append(_manifest(parcel, added, [remote_soup[name] for name in stay]))
     return Publication(parcel.with_items(added).items, metadata, tuple(notes), tuple(stay))
 
 
 def _bases(found: dict[str, object], parcel: Parcel, notes: list[str]) -> None:
     """base_model as names of the Hub alone: the ingredients' where the manifest knows them, else the card's."""
-    stated = found.get("base_model")
-    names = [one for one in (stated if isinstance(stated, list) else [stated]) if isinstance(one, str)]
+    good = stated(found)
+    lost = set(map(str, card.as_list(found.get("base_model")))) - set(good)
     is_adapter = found.get("base_model_relation") == "adapter" or "adapter_config.json" in parcel.items
     if parcel.claims is not None and not is_adapter:
         rows = parcel.claims.value["ingredients"]
-        names = [
-            name for row in rows for name in card.repos_in(row["checkpoint"]) if "@" in row["checkpoint"]
-        ] or names
-    good = list(dict.fromkeys(name for name in names if card.is_repo(name)))
-    if len(good) < len(set(names)):
+        pinned = [row["checkpoint"] for row in rows if "@" in row["checkpoint"]]
+        good = base_models([*((one, card.NO_CARD) for one in pinned), ("", {"base_model": good})])
+    if lost:
         notes.append("base_model keeps names of the Hub only: what lay on this machine is left out")
     found.pop("base_model", None)
     found.pop("base_model_relation", None)
@@ -118,46 +125,51 @@ def _tags(old: Mapping[str, object], found: Mapping[str, object], parcel: Parcel
         if "adapter_config.json" in parcel.items:
             ours.insert(0, "lora")
     both = [tag for tags in (old.get("tags"), found.get("tags"), ours) for tag in card.as_list(tags)]
-    return list(dict.fromkeys(tag for tag in both if isinstance(tag, str)))
+    return list(dict.fromkeys(tag for tag in both if isinstance(tag, str) and not _names_a_path(tag)))
+
+
+def _names_a_path(tag: str) -> bool:
+    """Whether this is PEFT's tag of a base that lay on somebody's disk: `base_model:adapter:/home/…`."""
+    kind, _, name = tag.rpartition(":")
+    return kind.startswith("base_model") and (name.startswith(("/", ".", "~")) or "\\" in name)
 
 
 def _license(
     found: dict[str, object],
-    old: Mapping[str, object],
+    old: dict[str, object],
     asked: str | None,
-    bases: Mapping[str, str | None],
+    bases: Mapping[str, Card],
     notes: list[str],
 ) -> None:
     """The licence that was asked for; else the one all agree on; else the base's, and said so; else the old card's."""
-    found.pop("licence", None)
+    for one in (found, old):
+        one.pop("licence", None)  # as TRL spells its placeholder
     marks = found.get("rsoup")
     different = marks.get("licenses") if isinstance(marks, dict) else None
-    own, there = card.licence_of(found), card.licence_of(old)
-    if asked is not None:
-        found["license"] = asked
-        if own is not None and own != asked:
-            notes.append(f"the licence is {show(asked)}, as asked for; the ingredients' is {show(own)}")
-        return
-    found.pop("license", None)
-    if isinstance(different, list) and len(different) > 1:
-        raise _differ("the ingredients' licences differ", map(str, different))
-    if own is None:
-        known = {licence for licence in bases.values() if licence is not None}
-        if len(known) > 1:
-            raise _differ("the base models' licences differ", known)
-        if known:
-            (own,) = known
-            notes.append(f"the licence is the base model's: {show(own)}; the ingredients name none")
-    if own is not None and there is not None and own != there:
-        raise _differ("the card on the Hub and the soup have different licences", (there, own))
-    chosen = own or there
+    own, there = licences_of([found]), licence_of(old)
+    for key in LICENCE_KEYS:
+        found.pop(key, None)
+    given = inherited(own, licences_of(bases.values()), asked)
+    if asked is None and isinstance(different, list) and len(different) > 1:
+        raise differ("the ingredients' licences differ", different)
+    if given.differ:
+        raise differ("the base models' licences differ", given.differ)
+    if given.note is not None:
+        notes.append(given.note)
+    chosen = given.licence or there
+    if asked is None and there is not None and chosen != there:
+        raise differ("the card on the Hub and the soup have different licences", (there, chosen))
     if chosen is None:
         notes.append("the card names no licence: nobody is allowed to use the model (--license ID)")
-    else:
-        found["license"] = chosen
+        return
+    found |= chosen.fields()
+    for key in LICENCE_KEYS:
+        if key not in found:
+            old.pop(key, None)  # it is of another licence
 
 
-def _differ(what: str, licences: Any) -> UsageError:
+def differ(what: str, licences: Iterable[object]) -> UsageError:
+    """The refusal of licences between which nobody has chosen."""
     shown = ", ".join(show(one) for one in dict.fromkeys(licences))
     return UsageError(
         "E0721", f"{what}: {shown}", hint="decide which may be given on, and say so: --license ID"
@@ -200,13 +212,15 @@ def _recipe_of(metadata: Mapping[str, object]) -> object:
     return about.get("recipe") if isinstance(about, dict) else None
 
 
-def _manifest(value: Mapping[str, Any], added: list[Item], stay: Sequence[Mapping[str, Any]]) -> Item:
-    """rsoup.json as it is published: the files that are written for the Hub, or stay there, listed as they are there."""
+def _manifest(parcel: Parcel, added: list[Item], stay: Sequence[Mapping[str, Any]]) -> Item:
+    """The manifest as it is published: the files that are written for the Hub, or stay there, listed as they are there."""
     fresh: dict[str, Mapping[str, Any]] = {item.name: _subject(item) for item in added}
     fresh |= {str(row["name"]): row for row in stay}
+    assert parcel.claims is not None
+    value = parcel.claims.value
     rows = [fresh.pop(row["name"], row) for row in value["subject"]]
     data = manifest.encode({**value, "subject": [*rows, *fresh.values()]})
-    return Item(manifest.NAME, len(data), data=data)
+    return Item(parcel.manifest, len(data), data=data)
 
 
 def _subject(item: Item) -> dict[str, object]:

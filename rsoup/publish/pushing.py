@@ -6,27 +6,31 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import rsoup
-from rsoup.errors import BusyError, RsoupError, UsageError
+from rsoup.errors import BusyError, RsoupError, UsageError, listing
 from rsoup.measured.table import read_table
 from rsoup.progress import OnProgress
+from rsoup.proof.located import FETCHED
 from rsoup.publish import remote as hub
 from rsoup.publish.asked import MAIN, Options, Pushed
 from rsoup.publish.committing import Change, Landed, change_of, commit, find, refuse_overwriting
-from rsoup.publish.parcel import CARD, Parcel, pack, private_findings
+from rsoup.publish.parcel import Parcel, is_weights, pack, private_findings
 from rsoup.publish.publication import Publication, publication
 from rsoup.publish.redaction import Private, findings, refuse, without_tokens
 from rsoup.publish.refusals import again, no_token, refused, translated
-from rsoup.publish.results import Results, point_of
+from rsoup.publish.results import Results, foreign_results, point_of
 from rsoup.report import card
+from rsoup.report.heritage import Card, licence_of, stated
 from rsoup.storage.files import parse_json
 
 LIBRARY: Final = "rsoup"
 _LONGEST_TITLE: Final = 100
+_MOST_BASES: Final = 8
+EVALUATIONS: Final = ".eval_results/"
 
 
 def push(
@@ -52,7 +56,10 @@ def push(
     parcel = pack(path, progress=progress)
     results = _results(parcel, options)
     private = Private.here()
-    refuse([*private_findings(parcel.items.values(), private), *findings("the commit message", options.commit_message or "", private)])  # fmt: skip
+    beside = [
+        item for item in parcel.items.values() if item.name != card.NAME
+    ]  # the card: as it is published
+    refuse([*private_findings(beside, private), *findings("the commit message", options.commit_message or "", private)])  # fmt: skip
     with _client(bars) as api, _explained(repo):
         return _push(api, parcel, repo, options, results, private)
 
@@ -128,13 +135,13 @@ def _push(
     _check_remote(remote, repo, options)
     made = publication(
         parcel, remote.repo, remote_card=remote.card, remote_soup=remote.soup, results=results, license_=options.license,
-        base_licences=_base_licences(api, parcel, options),
+        base_cards=_base_cards(api, parcel, options),
     )  # fmt: skip
     _check_card(made, remote, private)
     change = change_of(made.items, remote.files, remote.soup, made.stay)
     refuse_overwriting(change, remote, options)
     message = options.commit_message or _title(parcel)
-    notes = [*made.notes, *_notes(parcel)]
+    notes = [*made.notes, *_notes(parcel), *_of_others(parcel, change, remote, made.stay)]
     if remote.repo != repo:
         notes.append(f"{repo} is called {remote.repo} now")
     landed = None
@@ -165,19 +172,19 @@ def _land(api: Any, remote: hub.Remote, change: Change, options: Options, messag
     return commit(api, remote, change, options, message, name)
 
 
-def _base_licences(api: Any, parcel: Parcel, options: Options) -> dict[str, str | None]:
-    """The licences of the base models on the Hub, asked for only where the ingredients' cards name none."""
+def _base_cards(api: Any, parcel: Parcel, options: Options) -> dict[str, Card]:
+    """The metadata of the base models' cards on the Hub, asked for only where the ingredients' cards name no licence."""
     local = card.split(parcel.card or "")[0]
-    if options.license is not None or card.licence_of(local) is not None:
+    if options.license is not None or licence_of(local) is not None:
         return {}
-    found: dict[str, str | None] = {}
-    for base in card.as_list(local.get("base_model"))[:8]:
-        if isinstance(base, str) and card.is_repo(base):
-            try:
-                about = again(lambda base=base: api.model_info(base)).card_data  # type: ignore[misc]
-            except Exception:  # noqa: S112 - a base that cannot be looked at has no licence that is known
-                continue
-            found[base] = card.licence_of(about.to_dict()) if about is not None else None
+    found: dict[str, Card] = {}
+    for base in stated(local)[:_MOST_BASES]:
+        try:
+            about = again(lambda base=base: api.model_info(base)).card_data  # type: ignore[misc]
+        except Exception:  # noqa: S112 - a base that cannot be looked at has no licence that is known
+            continue
+        if about is not None:
+            found[base] = about.to_dict()
     return found
 
 
@@ -185,14 +192,14 @@ def _check_card(made: Publication, remote: hub.Remote, private: Private) -> None
     """The card by our own rules and by the Hub's, before anything is uploaded. Raises E0722, TargetError E0727."""
     from huggingface_hub import ModelCard
 
-    texts = [item for item in made.items.values() if item.data is not None and item.name != CARD]
+    texts = [item for item in made.items.values() if item.data is not None and item.name != card.NAME]
     found = private_findings(texts, private)
     text = None
-    if CARD in made.items:
-        text = (made.items[CARD].data or b"").decode("utf-8", "replace")
+    if card.NAME in made.items:
+        text = (made.items[card.NAME].data or b"").decode("utf-8", "replace")
         known = set((remote.card or "").splitlines())  # it is published already, by whoever wrote it
         found += findings(
-            CARD, "\n".join("" if line in known else line for line in text.splitlines()), private
+            card.NAME, "\n".join("" if line in known else line for line in text.splitlines()), private
         )
     refuse(found)
     if text is None:
@@ -228,6 +235,26 @@ def _notes(parcel: Parcel) -> list[str]:
     if parcel.claims is None:
         return ["there is no rsoup.json: that the files are complete and unchanged could not be proven"]
     return []
+
+
+def _of_others(parcel: Parcel, change: Change, remote: hub.Remote, stay: Sequence[str]) -> list[str]:
+    """Notes on what stays in the repository and is not the soup's: files, and results of the weights that were there."""
+    notes = []
+    if any(map(is_weights, (*change.deleted, *(item.name for item in change.replaced)))):
+        results = sum(name.startswith(EVALUATIONS) for name in remote.files)
+        if results:
+            notes.append(f"{results} of its files are results of the weights that were there: {EVALUATIONS}")
+        if foreign_results(card.split(remote.card or "")[0].get("model-index")):
+            notes.append(
+                "the card keeps results by others, which are of the weights that were there: model-index"
+            )
+    published = {item.name for item in (*change.added, *change.replaced, *change.kept)}
+    others = sorted(set(remote.files) - published - {*change.deleted, *stay, *FETCHED})
+    if parcel.claims is not None and others:
+        notes.append(
+            f"{listing(others, 3)} {'is' if len(others) == 1 else 'are'} not of this soup, and rsoup verify will say so"
+        )
+    return notes
 
 
 def _pushed(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 from rsoup.errors import AccessError, BusyError, RsoupError, TargetError, UsageError
+from rsoup.hub.patience import retry_after
 from rsoup.publish.redaction import without_tokens
 
 T = TypeVar("T")
@@ -56,13 +58,13 @@ def again(call: Callable[[], T], *, tries: int = TRIES) -> T:
 
 
 def wait_of(error: BaseException, tried: int) -> float:
-    """Seconds until the next try: what the Hub asks for (Retry-After, RateLimit's t), else 0.2 · 4^tried; at most 30."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    said = str(headers.get("retry-after") or headers.get("Retry-After") or "")
-    if not said:
-        rate = str(headers.get("ratelimit") or "")
-        said = rate.rpartition("t=")[2].split(";")[0].strip() if "t=" in rate else ""
-    wait = float(said) if said.replace(".", "", 1).isdigit() else 0.2 * 4**tried
+    """Seconds until the next try: what the Hub asks for (Retry-After, also as a date; RateLimit's t), else 0.2 · 4^tried; at most 30."""
+    given = getattr(getattr(error, "response", None), "headers", None) or {}
+    headers = {str(name).title(): str(value) for name, value in given.items()}
+    wait = retry_after(headers, time.time())
+    if wait is None:
+        rate = re.search(r"\bt=([0-9]+(?:\.[0-9]+)?)", headers.get("Ratelimit", ""))
+        wait = float(rate[1]) if rate else 0.2 * 4**tried
     return min(wait, _LONGEST_WAIT)
 
 

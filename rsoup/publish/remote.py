@@ -9,10 +9,13 @@ from typing import Any, Final
 
 from rsoup import manifest
 from rsoup.errors import AccessError, RsoupError
+from rsoup.proof.claims import lone_file
 from rsoup.publish.asked import MAIN, Options
-from rsoup.publish.parcel import CARD, MAX_CARD_BYTES, Item
+from rsoup.publish.parcel import Item
 from rsoup.publish.refusals import again, no_permission, status_of
+from rsoup.report import card
 from rsoup.storage.files import parse_json
+from rsoup.storage.target import sidecar
 
 _MAX_MANIFEST: Final = 256_000_000
 _READERS: Final = ("read", "god-read")
@@ -38,7 +41,7 @@ class Remote:
     """What is there. `head` is the commit that was looked at; None: the repository is not there.
 
     `has_branch` is False where the branch that is meant has yet to be made, from main's head. `soup` are the rows of
-    the files that the rsoup.json there lists, by name.
+    the files that the manifest there lists, and its own name, by name.
     """
 
     repo: str
@@ -97,8 +100,12 @@ def look(api: Any, repo: str, options: Options) -> Remote:
     head = str(info.sha)
     files = listed(api, repo, head)
     called = str(getattr(info, "id", None) or repo)  # a renamed repository answers under its new name
-    text = _text(api, called, head, CARD, files, MAX_CARD_BYTES)
-    soup = _subjects(_text(api, called, head, manifest.NAME, files, _MAX_MANIFEST))
+    text = _text(api, called, head, card.NAME, files, card.MAX_CARD_BYTES)
+    alone = lone_file(files)
+    about = manifest.NAME if alone is None else sidecar(alone)
+    soup = _subjects(_text(api, called, head, about, files, _MAX_MANIFEST))
+    if soup:
+        soup[about] = {"name": about}
     return Remote(called, head, has_branch, bool(info.private), files, text, soup)
 
 

@@ -143,6 +143,11 @@ def joined(
     return kept or None, dropped and new is None
 
 
+def foreign_results(index: object) -> bool:
+    """Whether a model-index holds results that rsoup did not write."""
+    return joined(index, None)[0] is not None
+
+
 def _is_ours(result: object) -> bool:
     dataset = result.get("dataset") if isinstance(result, dict) else None
     return isinstance(dataset, dict) and dataset.get("type") == TYPE

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import rsoup
 from rsoup.errors import show
 from rsoup.gram import Distances
 from rsoup.mix import format_number
-from rsoup.recipe import Recipe, public_name
+from rsoup.recipe import Recipe
+from rsoup.report.heritage import Card, base_models, inherited, licences_of
+from rsoup.storage.protocols import Source
 
 NAME = "README.md"
 MAX_CARD_BYTES = 5_000_000
-_REPO = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")
-_PINNED = re.compile(rf"({_REPO.pattern.strip('^$')})@[0-9a-f]{{40}}(?:/.*)?")
-_NO_LICENCE = ("", "license", "licence", "unknown", "other-unknown")
+PICTURES = ("front.png", "front.svg")  # what a published card may show
+NO_CARD: Card = {}
 SECTION = "rsoup:soup"
 
 
@@ -38,6 +41,21 @@ def split(card: str) -> tuple[dict[str, object], str]:
     return {str(key): value for key, value in loaded.items()}, card[found.end() :]
 
 
+def beside(source: Source) -> Card:
+    """The metadata of the card that lies beside a checkpoint's weights; empty where there is none."""
+    data = source.side_file(NAME, MAX_CARD_BYTES)
+    return split(data.decode("utf-8", "replace"))[0] if data else {}
+
+
+def replaced(out: str, *, overwrite: bool) -> str | None:
+    """The card in a folder that is to be replaced, whose prose is kept; None where there is none."""
+    path = os.path.join(out, NAME)
+    if not overwrite or not os.path.isfile(path):
+        return None
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read(MAX_CARD_BYTES)
+
+
 def join(metadata: Mapping[str, object], prose: str) -> str:
     """A card from its metadata and its prose; values are quoted by the YAML library where they need it."""
     import yaml
@@ -48,77 +66,52 @@ def join(metadata: Mapping[str, object], prose: str) -> str:
 
 def metadata(
     recipe: Recipe,
-    ingredient_cards: Sequence[Mapping[str, object]],
-    base_id: str | None,
+    cards: Sequence[Card],
+    base: tuple[str, Card] | None = None,
     *,
     library: str | None = None,
-    base_card: Mapping[str, object] | None = None,
 ) -> tuple[dict[str, object], list[str]]:
     """(Hub metadata, notes) of a full-weight soup: base_model, relation, tags, library, pipeline, licence.
 
-    Only names of Hub repositories get in, never a local path. A licence is inherited where all ingredients
-    that have one agree; where none has one it is the base's (`base_card`); where they differ it is left out, a note
-    says so, and the key `rsoup` lists them, so that a push refuses until one is chosen. `library` is the
-    library_name where the ingredients' cards name none.
+    `cards` are the metadata of the checkpoints' cards in order, `base` what a manifest calls the base, and its card's.
+    Only names of Hub repositories get in, never a local path. Where the ingredients' licences differ none is chosen,
+    a note says so, and the key `rsoup` lists them, so that a push refuses until one is. `library` is the library_name
+    where the cards name none.
     """
-    notes: list[str] = []
-    named = [
-        name for ingredient in recipe.ingredients for uri in ingredient.checkpoints for name in repos_in(uri)
-    ]
-    parents = list(dict.fromkeys(named)) or ([base_id] if base_id else [])
+    called = list(chain(*recipe.public_checkpoints()))
+    known = [*cards, *[NO_CARD] * (len(called) - len(cards))]
+    parents = base_models(list(zip(called, known, strict=True)), base)
     found: dict[str, object] = {}
     if parents:
         found["base_model"] = parents if len(parents) > 1 else parents[0]
         found["base_model_relation"] = "merge"
-    for key in ("library_name", "pipeline_tag", "language"):
-        values = [card[key] for card in ingredient_cards if card.get(key)]
-        if values and all(value == values[0] for value in values):
-            found[key] = values[0]
-    if library and "library_name" not in found:
-        found["library_name"] = library
-    licences = licences_of(ingredient_cards)
-    licence = recipe.license or (licences[0] if len(licences) == 1 else None)
-    if licence is None and not licences and base_card is not None and (licence := licence_of(base_card)):
-        notes.append(f"the licence is the base's: {show(licence)}; the ingredients' cards name none")
-    if licence:
-        found["license"] = licence
-    elif licences:
-        notes.append(
-            f"the ingredients' licences differ ({', '.join(show(v) for v in licences)}); the card names none: --license ID"
-        )
-        found["rsoup"] = {"licenses": licences}
+    shared, notes = of_ingredients(recipe, cards, base)
+    found |= shared
+    if library:
+        found.setdefault("library_name", library)
     found["tags"] = ["merge", "rsoup", "rewarded-soup"]
     return found, notes
 
 
-def is_repo(uri: str) -> bool:
-    """Whether this is the name of a Hub repository rather than a path on this machine."""
-    import os
-
-    return bool(_REPO.match(uri)) and not os.path.exists(uri)
-
-
-def repos_in(checkpoint: str) -> list[str]:
-    """The Hub repositories in a checkpoint's name: `org/name`, or `org/name@commit/path`, with or without `hf://`, `+` between."""
-    found = []
-    for part in checkpoint.split("+"):
-        pinned = _PINNED.fullmatch(part.removeprefix("hf://"))
-        if pinned is not None:
-            found.append(pinned[1])
-        elif is_repo(part):
-            found.append(part)
-    return found
-
-
-def licence_of(card: Mapping[str, object]) -> str | None:
-    """The licence a card names; None for none, and for a placeholder such as TRL's."""
-    value = str(card.get("license") or "").strip().lower()
-    return None if value in _NO_LICENCE else value
-
-
-def licences_of(cards: Sequence[Mapping[str, object]]) -> list[str]:
-    """The different licences that cards name, sorted."""
-    return sorted({licence for card in cards if (licence := licence_of(card)) is not None})
+def of_ingredients(
+    recipe: Recipe, cards: Sequence[Card], base: tuple[str, Card] | None
+) -> tuple[dict[str, object], list[str]]:
+    """(library, pipeline, language and licence that the cards agree on, notes)."""
+    found: dict[str, object] = {}
+    for key in ("library_name", "pipeline_tag", "language"):
+        values = [card[key] for card in cards if card.get(key)]
+        if values and all(value == values[0] for value in values):
+            found[key] = values[0]
+    given = inherited(licences_of(cards), licences_of([base[1]] if base else []), recipe.license)
+    notes = [] if given.note is None else [given.note]
+    if given.licence is not None:
+        found |= given.licence.fields()
+    elif given.differ:
+        notes.append(
+            f"the ingredients' licences differ ({', '.join(given.differ)}); the card names none: --license ID"
+        )
+        found["rsoup"] = {"licenses": list(given.differ)}
+    return found, notes
 
 
 def body(recipe: Recipe, distances: Distances | None, update_error: float | None) -> str:
@@ -131,11 +124,9 @@ def body(recipe: Recipe, distances: Distances | None, update_error: float | None
         "",
     ]
     lines += ["| ingredient | checkpoints | λ |", "|---|---|---|"]
-    for ingredient, share in zip(recipe.ingredients, recipe.mix, strict=True):
-        checkpoints = ", ".join(code(public_name(uri)) for uri in ingredient.checkpoints)
-        lines.append(f"| {code(ingredient.name)} | {checkpoints} | {format_number(share)} |")
+    lines += ingredient_rows(recipe)
     lines += ["", f"Method: {recipe.method}" + (f", scale {format_number(recipe.scale)}" if recipe.scale != 1 else "") + ". "
-              + (f"Base: {code(public_name(recipe.base))}." if recipe.base else "No base was given."), ""]  # fmt: skip
+              + (f"Base: {code(recipe.public_base or '')}." if recipe.base else "No base was given."), ""]  # fmt: skip
     if recipe.per_tensor:
         lines += ["Some tensors have a mix of their own; `rsoup.json` lists them.", ""]
     if distances is not None:
@@ -152,6 +143,16 @@ def body(recipe: Recipe, distances: Distances | None, update_error: float | None
         "",
     ]
     return marked(SECTION, "\n".join(lines))
+
+
+def ingredient_rows(recipe: Recipe) -> list[str]:
+    """Rows of a Markdown table: the ingredient, its checkpoints as a manifest calls them, its λ."""
+    rows = []
+    for ingredient, called, share in zip(
+        recipe.ingredients, recipe.public_checkpoints(), recipe.mix, strict=True
+    ):
+        rows.append(f"| {code(ingredient.name)} | {', '.join(map(code, called))} | {format_number(share)} |")
+    return rows
 
 
 def _plural(count: int, noun: str) -> str:

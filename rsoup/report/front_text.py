@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rsoup.errors import show
+from rsoup.report.compared_text import compared
+from rsoup.report.lines import entry, fitted, folded, interval_text
 from rsoup.report.plot import Mark, scatter
 from rsoup.report.terminal import columns
 
@@ -20,10 +22,15 @@ def value_text(value: float, error: float | None) -> str:
     return f"{value:.4g}" + ("" if error is None else f" ± {error:.2g}")
 
 
-def final(found: Found, *, unicode: bool, colour: bool, spider: Sequence[str] = ()) -> list[str]:
-    """All sections, the points first; `spider` is drawn instead of two of three and more rewards."""
+def final(
+    found: Found, *, unicode: bool, colour: bool, spider: Sequence[str] = (), width: int | None = None
+) -> list[str]:
+    """All sections, the points first; `spider` is drawn instead of two of three and more rewards.
+
+    Nothing but a picture is wider than `width` columns, where one is given.
+    """
     drawn = spider or picture(found, unicode=unicode, colour=colour)
-    lines = [*table(found, unicode=unicode), "", *drawn, *([""] if drawn else [])]
+    lines = []
     for section in (
         _front,
         _hypervolume,
@@ -37,11 +44,12 @@ def final(found: Found, *, unicode: bool, colour: bool, spider: Sequence[str] = 
     ):
         lines += section(found)
     for other in found["compared"]:
-        lines += _compared(other)
-    return lines
+        lines += compared(other)
+    head = [*table(found, unicode=unicode, width=width), "", *drawn, *([""] if drawn else [])]
+    return head + [part for line in lines for part in fitted(line, width)]
 
 
-def table(found: Found, *, unicode: bool) -> list[str]:
+def table(found: Found, *, unicode: bool, width: int | None = None) -> list[str]:
     """The points with λ and rewards, those of the front marked; the front alone where there are many."""
     front = set(found["front"]["points"])
     points = (
@@ -69,7 +77,7 @@ def table(found: Found, *, unicode: bool) -> list[str]:
         row += [",".join(shares)] if mixed else []
         row += [value_text(v["value"], v["error"]) for v in point["rewards"].values()]
         rows.append([*row, *([f"{chance[point['point']]:.2f}"] if chance else [])])
-    lines = columns(head, rows)
+    lines = folded(head, rows, kept=2, width=width)
     if len(points) < len(found["points"]):
         lines.append(f"the front alone, {len(points)} of {len(found['points'])} points")
     return lines
@@ -96,23 +104,13 @@ def picture(found: Found, *, unicode: bool, colour: bool) -> list[str]:
     return scatter(marks, width=_WIDTH, height=_HEIGHT, labels=(show(x, 24), show(y, 24)), unicode=unicode, colour=colour)  # fmt: skip
 
 
-def _line(name: str, text: str) -> str:
-    return f"  {name:<16} {text}"
-
-
-def _interval(found: Found | None) -> str:
-    if found is None:
-        return ""
-    text = f" ({found['confidence'] * 100:g} % {found['low']:.4g} to {found['high']:.4g}"
-    return text + (f"; noise alone lifts it by {found['noise']:.2g})" if abs(found["noise"]) >= 5e-4 else ")")
-
-
 def _front(found: Found) -> list[str]:
     front = found["front"]
     text = f"{len(front['points'])} of {len(found['points'])} points"
+    text += ", found by the select values" if found["split"] == "report" else ""
     if front["certain"] is not None:
         text += f"; {len(front['certain'])} certainly, {len(front['possible'])} more possibly on it"
-    return [_line("front", text)]
+    return [entry("front", text)]
 
 
 def _hypervolume(found: Found) -> list[str]:
@@ -121,50 +119,67 @@ def _hypervolume(found: Found) -> list[str]:
         return []
     alone = "" if volume["experts"] is None else f", experts alone {volume['experts']:.4f}"
     return [
-        _line("hypervolume", f"{volume['value']:.4f}{_interval(volume['interval'])}{alone}"),
-        _line("", f"{volume['definition']}"),
+        entry("hypervolume", f"{volume['value']:.4f}{interval_text(volume['interval'], noise=True)}{alone}"),
+        entry("", f"{volume['definition']}"),
     ]
 
 
 def _expected(found: Found) -> list[str]:
     expected = found["expected_reward"]
-    lines = [_line("expected reward", f"{expected['value']:.4f}{_interval(expected['interval'])}, with the best λ per preference")]  # fmt: skip
+    text = f"{expected['value']:.4f}{interval_text(expected['interval'], noise=True)}, with the best λ per preference"
+    text += ", chosen by the select values" if found["split"] == "report" else ""
     if expected["integration_error"]:
-        lines[0] += f" (integration error {expected['integration_error']:.1g})"
+        text += f" (integration error {expected['integration_error']:.1g})"
+    lines = [entry("expected reward", text)]
     same = expected["lambda_is_preference"]
     if same["value"] is not None:
-        lines.append(_line("", f"{same['value']:.4f} with λ = the preference"))
+        lines.append(entry("", f"{same['value']:.4f} with λ = the preference"))
     if (experts := expected.get("experts")) is not None:
-        at = ", ".join(f"{share:.2f}" for share in experts["at_preference"])
+        at = _weights(experts["at_preference"], list(found["rewards"]))
         most = "at most" if experts["exact"] else "at least"
-        lines.append(_line("", f"{experts['value']:.4f} with the experts alone, who lack {most} {experts['largest_loss']:.4f} (preference {at})"))  # fmt: skip
+        lines.append(entry("", f"{experts['value']:.4f} with the experts alone, who lack {most} {experts['largest_loss']:.4f}{interval_text(experts['interval'])} (preference {at})"))  # fmt: skip
     return lines
+
+
+def _weights(shares: Sequence[float], names: Sequence[str]) -> str:
+    """Two shares in order; of more those that count, with their rewards."""
+    if len(shares) < 3:
+        return ", ".join(f"{share:.2f}" for share in shares)
+    return ", ".join(f"{show(n, 16)} {s:.2f}" for n, s in zip(names, shares, strict=True) if s >= 0.005)
 
 
 def _shape(found: Found) -> list[str]:
     lines = []
     if (cover := found["coverage"]) is not None:
-        parts = [
-            f"{show(name, 20)} {about['share']:.0%}" + (f" and {about['beyond']:+.0%} beyond" if about["beyond"] >= 0.005 else "")
+        texts = [
+            f"{show(name, 20)} {about['share']:.0%}{_percent(about['share_interval'])}"
+            + (f" and {about['beyond']:+.0%}{_percent(about['beyond_interval'])} beyond" if about["beyond"] >= 0.005 else "")
             for name, about in cover["rewards"].items()
             if about["share"] is not None
         ]  # fmt: skip
-        if parts:
-            lines.append(_line("coverage", f"{' · '.join(parts)} of the range between the experts"))
+        if texts:
+            lines.append(entry("coverage", f"of the range between the experts: {' · '.join(texts)}"))
     spread = found["spread"]
     if spread["gap"] is not None:
         between = " and ".join(show(name, 28) for name in spread["between"])
-        lines.append(_line("widest gap", f"{spread['gap']:.3g} spans, between {between}"))
+        lines.append(entry("widest gap", f"{spread['gap']:.3g} spans, between {between}"))
     if (knees := found["knees"]) is not None and knees["points"]:
-        lines.append(_line("knee", ", ".join(show(p["point"], 28) for p in knees["points"][:3])))
+        lines.append(entry("knee", " · ".join(show(p["point"], 28) for p in knees["points"][:3])))
     return lines
+
+
+def _percent(found: Found | None) -> str:
+    """The interval of a share of a range, where it has a width that is seen."""
+    if found is None or found["high"] - found["low"] < 0.005:
+        return ""
+    return f" ({found['low']:.0%} to {found['high']:.0%})"
 
 
 def _connectivity(found: Found) -> list[str]:
     lmc = found["connectivity"]
     if lmc is None:
         return []
-    lines = [_line("connectivity", f"{lmc['verdict']}: {lmc['points']} soups against the chord between their experts, tolerance {lmc['tolerance']:g} of the range")]  # fmt: skip
+    lines = [entry("connectivity", f"{lmc['verdict']}: {lmc['points']} soups against the chord between their experts, tolerance {lmc['tolerance']:g} of the range")]  # fmt: skip
     for kind in ("rewards", "guards"):
         for name, about in lmc[kind].items():
             worst = about["worst"]
@@ -179,7 +194,7 @@ def _connectivity(found: Found) -> list[str]:
                     "" if worst["in_errors"] is None else f" ({worst['in_errors']:+.1f} errors)"
                 )
                 text += f" at {show(worst['point'] or ','.join(worst['lambda']), 28)}"
-            lines.append(_line("", f"{show(name, 20)}{' (guard)' if kind == 'guards' else ''} {text}"))
+            lines.append(entry("", f"{show(name, 20)}{' (guard)' if kind == 'guards' else ''} {text}"))
     return lines
 
 
@@ -188,14 +203,14 @@ def _transfer(found: Found) -> list[str]:
     if about is None or not about["pairs"] or (about["base"] is None and len(about["values"]) < 3):
         return []  # of two experts without the base, each is the other's zero
     pairs = sorted((p for p in about["pairs"] if p["similarity"] is not None), key=lambda p: p["similarity"])
-    parts = [f"{' / '.join(show(r, 16) for r in p['rewards'])} {p['similarity']:+.2f}" for p in pairs[:_FEW]]
-    lines = [_line("similarity", " · ".join(parts) + (" · …" if len(pairs) > _FEW else ""))] if parts else []
+    texts = [f"{' / '.join(show(r, 16) for r in p['rewards'])} {p['similarity']:+.2f}" for p in pairs[:_FEW]]
+    lines = [entry("similarity", " · ".join(texts) + (" · …" if len(pairs) > _FEW else ""))] if texts else []
     if lines and about["base"] is None:
         lines.append(
-            _line("", "counted from the worst expert, for the base was not measured: no harm can be seen")
+            entry("", "counted from the worst expert, for the base was not measured: no harm can be seen")
         )
     for rewards in about["antagonistic"]:
-        lines.append(_line("", f"{' and '.join(show(r, 20) for r in rewards)} are antagonistic: each expert is below the base in the other's reward; a waypoint between them (rsoup sweep --waypoint) or experts trained from a model of both rewards is what the paper advises"))  # fmt: skip
+        lines.append(entry("", f"{' and '.join(show(r, 20) for r in rewards)} are antagonistic: each expert is below the base in the other's reward; a waypoint between them (rsoup sweep --waypoint) or experts trained from a model of both rewards is what the paper advises"))  # fmt: skip
     return lines
 
 
@@ -203,18 +218,23 @@ def _theory(found: Found) -> list[str]:
     about = found["theory"]
     if about is None:
         return []
-    two = about["two_experts"]
-    if two is None:
-        mix = about["isotropic"]["lambda_for_equal_preferences"]
-        if mix is None:
-            return []
-        shares = ", ".join(f"{show(name, 16)} {share:.2f}" for name, share in mix.items())
-        return [_line("λ in theory", f"{shares} for equal preferences (raw rewards; Lemma 1)")]
-    if "why_not" in two:
-        return [_line("λ in theory", two["why_not"])]
-    middle = two["choices"][1]
-    shares = ", ".join(f"{show(name, 16)} {share:.2f}" for name, share in middle["lambda"].items())
-    return [_line("λ in theory", f"{shares} for equal preferences of the raw rewards (Lemma 3)")]
+    two, all_ = about["two_experts"], about["isotropic"]
+    if two is not None and "why_not" in two:
+        return [entry("λ in theory", two["why_not"])]
+    chosen = None if two is None else two["choices"][1]
+    mix = all_["lambda_for_equal_preferences"] if chosen is None else chosen["lambda"]
+    if mix is None:
+        return []
+    between = all_["interval"] if chosen is None else chosen["interval"]
+    texts = [
+        f"{show(name, 16)} {share:.2f}" + ("" if between is None else f" ({between['low'][name]:.2f} to {between['high'][name]:.2f})")
+        for name, share in mix.items()
+    ]  # fmt: skip
+    how = "Lemma 1" if two is None else "Lemma 3"
+    return [
+        entry("λ in theory", " · ".join(texts)),
+        entry("", f"for equal preferences of the raw rewards ({how})"),
+    ]
 
 
 def _surrogate(found: Found) -> list[str]:
@@ -222,16 +242,16 @@ def _surrogate(found: Found) -> list[str]:
     if about is None:
         return []
     if not about["determined"]:
-        return [_line("surrogate", f"not determined: {about['why']}")]
-    parts = [
+        return [entry("surrogate", f"not determined: {about['why']}")]
+    texts = [
         f"{show(name, 20)} {reward['leave_one_out_of_range']:.1%}"
         for name, reward in about["rewards"].items()
         if reward["leave_one_out_of_range"] is not None
     ]
-    error = f"misses {' · '.join(parts)} of the range, leaving one point out" if parts else "meets every point, for there are no more than coefficients"  # fmt: skip
-    lines = [_line("surrogate", error)]
+    error = f"leaving one point out misses, of the range: {' · '.join(texts)}" if texts else "meets every point, for there are no more than coefficients"  # fmt: skip
+    lines = [entry("surrogate", error)]
     if about["measure_next"]:
-        lines.append(_line("measure next", " · ".join(",".join(p["lambda"]) for p in about["measure_next"])))
+        lines.append(entry("measure next", " · ".join(",".join(p["lambda"]) for p in about["measure_next"])))
     return lines
 
 
@@ -248,42 +268,3 @@ def _training(found: Found) -> list[str]:
         for step in found["training"]
     ]  # fmt: skip
     return ["", *columns(head, rows)]
-
-
-def _lack(who: str, loss: Found) -> str:
-    """The most that a set lacks to the other at any preference; below 0 it is ahead at every one."""
-    if loss["value"] < 0 and loss["exact"]:
-        return f"{who} are ahead by {-loss['value']:.4f} or more"
-    return f"{who} lack {'at most' if loss['exact'] else 'at least'} {max(loss['value'], 0):.4f}"
-
-
-def _compared(other: Found) -> list[str]:
-    """One set of other models: who dominates whom, both measures, what the soups are worth."""
-    count = len(other["points"])
-    volume, expected = other["hypervolume"], other["expected_reward"]
-    lines = [
-        "",
-        f"compared with {show(other['name'], 40)}, {count} {'point' if count == 1 else 'points'}",
-        _line("points", f"{other['dominated']} dominated by a soup, {other['dominate']} dominate one, {other['incomparable']} neither" + (f", {other['equal']} equal" if other["equal"] else "")),
-        _line("hypervolume", f"soups {volume['soups']:.4f}, others {volume['others']:.4f}, together {volume['together']:.4f}"),
-        _line("expected reward", f"soups {expected['soups']:.4f}, others {expected['others']:.4f}; {_lack('the soups', expected['largest_loss_of_soups'])}, {_lack('the others', expected['largest_loss_of_others'])}"),
-    ]  # fmt: skip
-    above = [point for point in other["points"] if point["relation"] == "dominates"]
-    if above:
-        names = [f"{show(point['label'] or point['point'], 28)} ({point['distance']:+.3f} spans)" for point in above]  # fmt: skip
-        lines.append(_line("beyond", " · ".join(names[:_FEW]) + (" · …" if len(names) > _FEW else "")))
-    curve = other["advantage"]
-    if curve is not None:
-        shown: Sequence[Found] = curve["curve"]
-        parts = [f"{row['trainings']}: {row['average']['value']:+.3f}" for row in shown]
-        lines.append(_line("advantage", f"over M trainings ({curve['measure'].replace('_', ' ')}, mean over all choices of M)  {' · '.join(parts)}"))  # fmt: skip
-        worth = curve["worth"]["average"]
-        trainings = curve["soups"]["trainings"]
-        most = curve["curve"][-1]["trainings"]
-        least = shown[0]["trainings"]
-        text = f"fewer than {least}" if worth is None else f"{worth}" + (" or more" if worth == most else "")
-        if (between := curve["worth"]["average_between"]) is not None:
-            low, high = (f"fewer than {least}" if m is None else f"{m}" for m in between)
-            text += f" (within noise {low} to {high})"
-        lines.append(_line("worth", f"{text} trainings of {show(other['name'], 24)}, for {trainings:g} trainings and {curve['soups']['evaluations']:g} evaluations"))  # fmt: skip
-    return lines

@@ -7,10 +7,10 @@ from typing import Any
 
 from rsoup.errors import show
 from rsoup.report.front_text import value_text
-from rsoup.report.terminal import columns
+from rsoup.report.lines import fitted, folded
 
 Found = Mapping[str, Any]
-_SHOWN = 5
+_HANGING = 13
 _WORDS = {
     "measured": "best measured",
     "lambda": "λ = preference",
@@ -19,15 +19,26 @@ _WORDS = {
 }
 
 
-def final(found: Found) -> list[str]:
-    """What was wanted, every rule's λ side by side, the chosen one, the command."""
-    lines = _wanted(found)
-    lines += ["", *_rules(found)]
-    lines += ["", *_chosen(found)]
+def final(found: Found, width: int | None = None) -> list[str]:
+    """What was wanted, every rule's λ side by side, the chosen one, the command; in `width` columns, where one is given.
+
+    The command is one line, to be copied.
+    """
+    head = [part for line in _wanted(found) for part in fitted(line, width, 2)]
+    below = [part for line in _said(found) for part in fitted(line, width, _HANGING)]
+    return [*head, "", *_rules(found, width), "", *below, *_made(found)]
+
+
+def _said(found: Found) -> list[str]:
+    lines = _chosen(found)
     question = found["next_question"]
     if question is not None:
         lines.append(f"  ask next   {show(question['a'], 40)} or {show(question['b'], 40)}: it tells most about the preference (now {question['probability_of_a']:.0%} for the first)")  # fmt: skip
-    chosen = found["chosen"]
+    return lines
+
+
+def _made(found: Found) -> list[str]:
+    chosen, lines = found["chosen"], []
     if found["soup"] is not None:
         lines.append(f"  soup       {show(found['soup'])}")
     elif chosen["command"] is not None:
@@ -43,7 +54,7 @@ def _wanted(found: Found) -> list[str]:
         lines = [f"utility {show(found['utility'], 200)}, over the rewards in their own units"]
     else:
         shares = " · ".join(f"{show(name, 24)} {share:.3g}" for name, share in about["weights"].items())
-        lines = [f"preference {shares}; {found['unit']}"]
+        lines = [f"preference {shares}", f"  {found['unit']}"]
         if (learnt := about["learnt"]) is not None:
             spans = " · ".join(
                 f"{show(name, 24)} {learnt['low'][name]:.2f} to {learnt['high'][name]:.2f}"
@@ -60,7 +71,7 @@ def _wanted(found: Found) -> list[str]:
     return lines
 
 
-def _rules(found: Found) -> list[str]:
+def _rules(found: Found, width: int | None) -> list[str]:
     """A line per rule: λ, the measured rewards, or what is predicted, and said so."""
     names = list(found["rewards"])
     head = ["", "λ", "utility", *(show(name, 20) for name in names), ""]
@@ -79,7 +90,7 @@ def _rules(found: Found) -> list[str]:
             values = ["-"] * len(names)
             remark = one["why_not"] or "not measured"
         rows.append([f"{mark}{_WORDS[one['rule']]}", mix, utility, *values, remark])
-    return columns(head, rows)
+    return folded(head, rows, kept=2, width=width)
 
 
 def _chosen(found: Found) -> list[str]:

@@ -7,20 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from rsoup.select.expression import (
-    MAX_EXPONENT,
-    Call,
-    Chain,
-    Choice,
-    Compare,
-    Logic,
-    Negative,
-    Node,
-    Not,
-    Number,
-    Power,
-    Reward,
-)
+from rsoup.select import expression as tree
 
 Run = Callable[[Mapping[str, float]], float]
 
@@ -29,37 +16,37 @@ class UndefinedError(ArithmeticError):
     """The utility has no value at this point; the text says why."""
 
 
-def compiled(node: Node) -> Run:
+def compiled(node: tree.Node) -> Run:
     """The function from rewards by name to the value of an expression; a condition is 1 or 0.
 
     What is not needed is not computed: sides of a choice, conditions after the deciding one. The function raises
     UndefinedError where there is no finite value, KeyError for a reward that is not given.
     """
     match node:
-        case Number(value):
+        case tree.Number(value):
             return lambda _: value
-        case Reward(name):
+        case tree.Reward(name):
             return operator.itemgetter(name)
-        case Negative(of):
+        case tree.Negative(of):
             inner = compiled(of)
             return lambda point: -inner(point)
-        case Chain(first, rest):
+        case tree.Chain(first, rest):
             return _folded(compiled(first), [(_ARITHMETIC[sign], compiled(part)) for sign, part in rest])
-        case Power(base, exponent):
+        case tree.Power(base, exponent):
             low, high = compiled(base), compiled(exponent)
             return lambda point: _power(low(point), high(point))
-        case Compare(first, rest):
+        case tree.Compare(first, rest):
             return _compared(compiled(first), [(_COMPARISONS[sign], compiled(part)) for sign, part in rest])
-        case Logic(word, parts):
+        case tree.Logic(word, parts):
             runs, joined = [compiled(part) for part in parts], all if word == "and" else any
             return lambda point: float(joined(run(point) for run in runs))
-        case Not(of):
+        case tree.Not(of):
             inner = compiled(of)
             return lambda point: float(not inner(point))
-        case Choice(branches, otherwise):
+        case tree.Choice(branches, otherwise):
             pairs, last = [(compiled(c), compiled(v)) for c, v in branches], compiled(otherwise)
             return lambda point: next((value for when, value in pairs if when(point)), last)(point)
-        case Call(name, arguments):
+        case tree.Call(name, arguments):
             function, inputs = _FUNCTIONS[name], [compiled(part) for part in arguments]
             return lambda point: function([run(point) for run in inputs])
 
@@ -101,8 +88,8 @@ def _divided(one: float, other: float) -> float:
 
 
 def _power(base: float, exponent: float) -> float:
-    if abs(exponent) > MAX_EXPONENT:
-        raise UndefinedError(f"an exponent is beyond ±{MAX_EXPONENT:g}")
+    if abs(exponent) > tree.MAX_EXPONENT:
+        raise UndefinedError(f"an exponent is beyond ±{tree.MAX_EXPONENT:g}")
     if base == 0 and exponent < 0:
         raise UndefinedError("it divides by 0")
     if base < 0 and not exponent.is_integer():
@@ -142,14 +129,13 @@ _ARITHMETIC: Final[dict[str, Callable[[float, float], float]]] = {
     "*": operator.mul,
     "/": _divided,
 }
-_COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
+_COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = dict(
+    zip(
+        tree.COMPARISONS,
+        (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne),
+        strict=True,
+    )
+)
 _FUNCTIONS: Final[dict[str, Callable[[Sequence[float]], float]]] = {
     "abs": lambda inputs: abs(inputs[0]),
     "clip": _clipped,

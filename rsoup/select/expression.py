@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_EXPONENT: Final = 64.0
+COMPARISONS: Final = ("<", "<=", ">", ">=", "==", "!=")
 # name → how many arguments it takes; None: one or more
 FUNCTIONS: Final[dict[str, int | None]] = {
     "abs": 1,

@@ -10,6 +10,7 @@ from typing import Final
 
 from rsoup.errors import UsageError, show
 from rsoup.select.expression import (
+    COMPARISONS,
     FUNCTIONS,
     MAX_EXPONENT,
     Call,
@@ -29,7 +30,6 @@ MAX_LENGTH: Final = 2_000
 MAX_NESTED: Final = 30
 
 _WORDS = ("and", "else", "if", "not", "or")
-_COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 PLAIN: Final = re.compile(
     r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 )  # a name that needs no quotes, unless it is a word below
@@ -192,7 +192,7 @@ class _Reader:
         return self._compared()
 
     def _compared(self) -> Node:
-        first, rest = self._chain(_COMPARISONS, self._sum)
+        first, rest = self._chain(COMPARISONS, self._sum)
         return Compare(first, rest) if rest else first
 
     def _sum(self) -> Node:

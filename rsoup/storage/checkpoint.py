@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from rsoup.dialects import adapter_folder_of, is_adapter_place
 from rsoup.errors import RefusedFileError, RsoupError, show, show_path
 from rsoup.hub.address import Address, address_of, halves, parse
-from rsoup.hub.place import Fetch, place
+from rsoup.hub.place import Place, place
+from rsoup.remote.transfer import Fetch
 from rsoup.storage.checkpoint_source import CheckpointSource, twins
 from rsoup.storage.files import open_error, open_regular, stays_inside
 from rsoup.storage.folder import CARD, find_parts, list_folder, side_files
@@ -20,6 +21,9 @@ from rsoup.storage.index import Index, check_index
 from rsoup.storage.lora_file import recognised
 from rsoup.storage.pickled.dcp import is_distributed, open_distributed
 from rsoup.storage.weight_file import WeightFile, open_weight_file
+from rsoup.stores.address import is_store
+from rsoup.stores.address import parse as parse_store
+from rsoup.stores.place import place as stored
 
 _CHUNK_BYTES = 1 << 20
 
@@ -48,7 +52,7 @@ def open_checkpoint(
 
     A file is safetensors, what torch.save wrote (`key` is its entry that holds the weights), or an archive of
     Stable-Baselines3; a folder is a model's, a pipeline's of diffusers, or holds one such file.
-    Of an address, `fetch` says whether the weights come into the Hub's cache, or only their headers.
+    Of an address, `fetch` says whether the weights come into the Hub's cache, as a stream, or only their headers.
 
     Raises AccessError E070x (not there, no permission, no such variant) and RefusedFileError E08xx
     (malformed, hostile, incomplete, not a format rsoup reads); for addresses E0710 to E0719 and E7510, too.
@@ -60,30 +64,39 @@ def open_checkpoint(
         return _open_stacked(both, uri, name, variant, key, leniency, fetch)
     if (address := address_of(uri)) is not None:
         return _open_address(address, name, variant, key, leniency, fetch)
+    if (both := split_stacked(uri)) is not None:
+        return _open_stacked(both, uri, name, variant, key, leniency, fetch)
+    if is_store(uri) and not os.path.lexists(uri):
+        far = parse_store(uri)
+        called = name or far.path.rpartition("/")[2] or far.root
+        return _open_place(stored(far, variant=variant, fetch=fetch), called, variant, key, leniency)
     if "://" in uri and not os.path.lexists(uri):
         raise RefusedFileError(
             "E0810",
-            "rsoup reads checkpoints of this machine and of the Hub",
+            "rsoup reads checkpoints of this machine, of the Hub and of object stores",
             where=shown,
             hint="copy it to a folder first, or name a model of the Hub: org/name",
         )
-    if (both := split_stacked(uri)) is not None:
-        return _open_stacked(both, uri, name, variant, key, leniency, fetch)
     return _open_here(uri, shown, name, variant, key, leniency)
 
 
 def _open_address(
     address: Address, name: str | None, variant: str | None, key: str | None, leniency: Leniency, fetch: Fetch
 ) -> CheckpointSource:
-    found = place(address, variant=variant, fetch=fetch)
+    called = name or address.shown.rpartition("/")[2].partition("@")[0]
+    return _open_place(place(address, variant=variant, fetch=fetch), called, variant, key, leniency)
+
+
+def _open_place(
+    found: Place, called: str, variant: str | None, key: str | None, leniency: Leniency
+) -> CheckpointSource:
     try:
-        called = name or address.shown.rpartition("/")[2].partition("@")[0]
         source = _open_here(found.path, found.shown, called, variant, key, leniency)
     except BaseException:
         found.close()
         raise
     source.notes = (*found.notes, *source.notes)
-    source.on_close = found.close
+    source.on_close, source.on_transfer = found.close, found.transfer
     return source
 
 

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rsoup.errors import RefusedFileError, listing, show
+from rsoup.remote.transfer import Transfer
 from rsoup.storage.files import open_regular, read_whole
 from rsoup.storage.pickled.sb3 import SETTINGS, Sb3Archive
 from rsoup.storage.protocols import FileLayout
@@ -49,6 +50,7 @@ class CheckpointSource:
         self.is_pipeline_lora = False  # a LoRA of diffusers, whose configuration is in its file's metadata
         self.is_one_file = False  # named by itself, so that the folder around it is not the checkpoint's
         self.on_close: Callable[[], None] | None = None  # what lets go of a place that was made for it alone
+        self.on_transfer: Callable[[], Transfer | None] | None = None  # how it came, where it lies far away
         self.side_files = tuple(along)
         self._opened = tuple(file for _, _, file in files)
         self.skipped_files = tuple(skipped) if self.archive is None else (SETTINGS,)
@@ -106,6 +108,13 @@ class CheckpointSource:
         below = [] if self.under is None else self.under.places
         return [*own, *(os.path.join(self.folder, file.name) for file in self.files), *below]
 
+    @property
+    def transfers(self) -> list[Transfer]:
+        """How its weights came here from far away, those of what it sits on, too; what is proven of them by now."""
+        below = [] if self.under is None else self.under.transfers
+        own = None if self.on_transfer is None else self.on_transfer()
+        return below if own is None else [*below, own]
+
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on."""
         file, inner = self._place(tensor)
@@ -116,6 +125,18 @@ class CheckpointSource:
             msg = f"{self.name} is closed"
             raise ValueError(msg)
         return self._where[tensor]
+
+    def unordered(self, tensors: Iterable[str]) -> int:
+        """Bytes of the files that are not read from their beginning to their end if `tensors` are read in this order."""
+        last: dict[int, int] = {}
+        found: dict[int, int] = {}
+        for tensor in tensors:
+            file, inner = self._place(tensor)
+            begin = file.place(inner) or 0
+            if begin < last.get(id(file), 0):
+                found[id(file)] = sum(spec.nbytes for spec in file.header.values())
+            last[id(file)] = begin
+        return sum(found.values())
 
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Ask the system to fetch these bytes into its cache meanwhile."""

@@ -25,6 +25,9 @@ class Elsewhere(Protocol):
     def read(self, start: int, buffer: memoryview) -> None:
         """Fill `buffer` from byte `start` on."""
 
+    def check(self) -> None:
+        """Raise RefusedFileError where what was read is not what it should have been, as far as that can be known."""
+
 
 _elsewhere: dict[
     tuple[int, int], Elsewhere
@@ -78,8 +81,13 @@ class OpenFile:
             done += got
 
     def check_unchanged(self) -> None:
-        """Raise RefusedFileError E0804 if size, time of change or identity are not what they were."""
-        if self.elsewhere is None and _stamp(os.fstat(self.fd)) != self.stamp:
+        """Raise RefusedFileError E0804 if size, time of change or identity are not what they were.
+
+        What lies elsewhere is proven now, if it can be: what its `check` raises.
+        """
+        if self.elsewhere is not None:
+            self.elsewhere.check()
+        elif _stamp(os.fstat(self.fd)) != self.stamp:
             raise changed(self.shown)
 
     def close(self) -> None:

@@ -25,12 +25,14 @@ from rsoup.storage.target import check_space, check_target, is_single_file, side
 Pieces = Sequence[tuple[int, bytes]]
 """What is known of a file before its tensors are: bytes, and where they lie; the first ones first."""
 
+_PASSING = ("E7510",)  # errors after which the same command goes on
+
 
 class Staging:
     """A staging folder that this process holds; use as a context manager.
 
-    Leaving it by an exception removes it, by KeyboardInterrupt (or any other BaseException) keeps it for
-    the next run; after `commit` it is gone. Everything happens relative to the output's parent as it was
+    Leaving it by an exception removes it, by KeyboardInterrupt (or any other BaseException, or a network that
+    fails) keeps it for the next run; after `commit` it is gone. Everything happens relative to the output's parent as it was
     opened at the start: a parent that is moved or deleted meanwhile is not made again.
     """
 
@@ -261,7 +263,9 @@ class Staging:
             self._committed = True
             self._release(remove=True)
             return
-        interrupted = kind is not None and not issubclass(kind, Exception)
+        interrupted = isinstance(value, BaseException) and (
+            not isinstance(value, Exception) or getattr(value, "code", None) in _PASSING
+        )
         if interrupted and self._journal is not None:
             self._journal.stop()
             self._journal.flush()  # what it already names stays valid if this fails

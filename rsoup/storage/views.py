@@ -71,6 +71,11 @@ class View:
         self._source.close()
 
 
+def is_made(source: Source) -> bool:
+    """Whether some tensors of a checkpoint are made, by torch, as they are read: an adapter on its base."""
+    return any(spec.kept is not None for spec in source.header.values())
+
+
 class Renamed(View):
     """A checkpoint whose tensors have other names: `names` maps those of the source to those seen."""
 

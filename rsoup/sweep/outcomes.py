@@ -20,6 +20,8 @@ class Outcome:
     """A point's state: `done` with every metric measured, `failed` where nothing more can come, else `pending`.
 
     `select` are the values it is chosen by, `report` those of other seeds, None where they were not asked for.
+    `places` are what its evaluations called their folder of outputs, those that select first: a point's name is not
+    enough, as it is another one after an expert was added.
     """
 
     point: Point
@@ -30,6 +32,12 @@ class Outcome:
     log: str | None = None
     seconds: float = 0.0
     soup: str | None = None
+    places: tuple[str, ...] = ()
+
+
+def place_of(record: Record) -> str:
+    """`POINT/select-0`: where an evaluation's outputs lie, and its log."""
+    return record.log.partition("/")[2].removesuffix(".log")
 
 
 def jobs(spec: SweepSpec, point: Point, split: str = "select") -> list[Job]:
@@ -74,4 +82,5 @@ def _outcome(spec: SweepSpec, point: Point, keys: Keys, by_key: Mapping[str, Rec
         failed[0].log if failed else None,
         sum(record.seconds for record in [*have, *reported]),
         next((record.soup for record in have if record.soup), None),
+        tuple(place_of(record) for record in [*have, *reported]),
     )

@@ -8,8 +8,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import ExitStack
+from itertools import chain, count
 
 from rsoup.errors import RsoupError
 from rsoup.mix import format_number
@@ -21,6 +22,7 @@ from rsoup.sweep.claims import Claims
 from rsoup.sweep.evaluation import Evaluation, Evaluator, Session, Task
 from rsoup.sweep.ledger import Ledger
 from rsoup.sweep.options import RunOptions
+from rsoup.sweep.outcomes import place_of
 from rsoup.sweep.point import Point
 from rsoup.sweep.processes import MARK, kill_marked
 from rsoup.sweep.record import Record, latest
@@ -222,8 +224,9 @@ class Run:
 
     def _evaluate(self, job: Job, key: str, session: Session) -> None:
         with self.board.changed:
-            attempt = 1 + sum(record.key == key for record in self.board.look())
-        task = self._task(job, attempt)
+            records = self.board.look()
+        attempt = 1 + sum(record.key == key for record in records)
+        task = self._task(job, attempt, {place_of(record) for record in records if record.key != key})
         found = session.evaluate(task, self._stop)
         if self._stop.is_set() and found.failure is not None:
             return  # it was ended, it did not fail
@@ -246,10 +249,11 @@ class Run:
             self.ended = "failures"
             self._stop.set()
 
-    def _task(self, job: Job, attempt: int) -> Task:
-        """Where the evaluation reads and writes; its folder is empty, its log its own."""
+    def _task(self, job: Job, attempt: int, taken: Set[str]) -> Task:
+        """Where the evaluation reads and writes; its folder is empty, its log its own, none of another evaluation."""
         name = f"{job.point.name}/{job.split}-{job.seed}" + (f"-{job.evaluator + 1}" if job.evaluator else "")
         name += f"-attempt-{attempt}" if attempt > 1 else ""
+        name = next(n for n in chain([name], (f"{name}~{i}" for i in count(2))) if n not in taken)
         out = os.path.join(self.study.folder, folders.OUTPUTS, name)
         log = os.path.join(self.study.folder, folders.LOGS, f"{name}.log")
         try:

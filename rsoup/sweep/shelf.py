@@ -13,6 +13,7 @@ from rsoup.errors import TargetError, show_path
 from rsoup.merging import merge_many
 from rsoup.progress import OnProgress
 from rsoup.storage.target import free_bytes, size_text
+from rsoup.storage.whole import write_whole
 from rsoup.sweep import folder as folders
 from rsoup.sweep.inputs import Inputs
 from rsoup.sweep.point import Point
@@ -106,13 +107,13 @@ class Shelf:
         recipes = [(self._study.recipe(point), self._study.soup(point)) for point in points]
         for _, soup in recipes:
             folders.remove_soup(soup)  # of other checkpoints, or of a run that was killed
-        results = merge_many(recipes, threads=threads, progress=progress)
+        results = merge_many(recipes, threads=threads, progress=progress, fetch="cache")
         for point, (recipe, _), result in zip(points, recipes, results, strict=True):
             if result.distances is not None:
                 names = [name for name, _ in recipe.checkpoints()]
                 folders.keep_distances(self._study.folder, point.step, names, result.distances.relative)
         for point, (_, soup) in zip(points, recipes, strict=True):
-            folders.write_whole(_key_file(soup), self._key(point).encode())
+            write_whole(_key_file(soup), self._key(point).encode())
 
     def keep_only(self, points: Iterable[Point], all_points: Iterable[Point]) -> None:
         """Delete the soups of all points but these."""

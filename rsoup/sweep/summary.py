@@ -143,16 +143,12 @@ def points_of(found: Mapping[str, object]) -> list[dict[str, Any]]:
     return points
 
 
-def left_by(study: Study, point: Mapping[str, object]) -> dict[str, object]:
+def left_by(study: Study, outcome: Outcome) -> dict[str, object]:
     """Samples and images that an evaluation of the point left, the first one's that left any."""
     from rsoup.report.page_samples import collect
 
-    folder = os.path.join(study.folder, folders.OUTPUTS, str(point["point"]))
-    try:
-        names = sorted(os.listdir(folder), key=lambda name: (not name.startswith("select"), name))
-    except OSError:
-        return {}
-    return next((left for name in names if (left := collect(os.path.join(folder, name)))), {})
+    outputs = os.path.join(study.folder, folders.OUTPUTS)
+    return next((left for place in outcome.places if (left := collect(os.path.join(outputs, place)))), {})
 
 
 def write(study: Study, board: Board, notes: Sequence[str]) -> dict[str, object]:
@@ -164,7 +160,8 @@ def write(study: Study, board: Board, notes: Sequence[str]) -> dict[str, object]
     text = json.dumps(found, indent=2, allow_nan=False) + "\n"
     write_whole(os.path.join(study.folder, folders.METRICS), text.encode())
     write_whole(os.path.join(study.folder, folders.POINTS), table(found, study).encode())
-    shown = {**found, "points": [point | left_by(study, point) for point in points_of(found)]}
+    left = {point.name: left_by(study, outcome) for point, outcome in board.known.items()}
+    shown = {**found, "points": [point | left[point["point"]] for point in points_of(found)]}
     write_whole(os.path.join(study.folder, folders.PAGE), page(shown).encode())
     names = found["front"]
     assert isinstance(names, list)

@@ -1,134 +1,114 @@
-"""Digits: two trainings and their soups against eleven trainings with mixed rewards, over seeds and training lengths.
+"""Digits: soups of two, three and five trainings against trainings for mixed rewards, over seeds and training lengths.
 
-python recipes/experiments/digits/run.py -o runs/digits              everything, about an hour on two cores
+python recipes/experiments/digits/run.py -o runs/digits              everything
 python recipes/experiments/digits/run.py -o runs/digits --seeds 2    a first look
 
-Resumable: what is there is not made again. Every soup, sweep and front is made by the command `rsoup`.
+Resumable: what is there is not made again. Every soup is made, measured and judged by the command `rsoup`; the page of
+what is there is made by `python recipes/experiments/digits/summary.py runs/digits`.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
-import subprocess
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import plan
+from cells import write_done
+from plan import Spec
+from running import rsoup_here, run_cells
+from train import train
 
 HERE = Path(__file__).resolve().parent
-LENGTHS = (25, 100, 400)
-MORL = 11
-GRID = 21
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One seed, one training length, one number of rewards; `weak` begins from a base of 60 steps and learns faster."""
+def measure(folder: Path, spec: Spec) -> None:
+    """Train the cell, sweep all its sets at once, compare the middle soups with their ensembles.
 
-    seed: int
-    steps: int
-    rewards: int = 2
-    weak: bool = False
+    To be called in the folder of this file, where the sweep finds its function.
+    """
+    begun = time.monotonic()
+    train(folder, spec)
+    trained = time.monotonic() - begun
+    found = sweep(folder, spec)
+    about: dict[str, Any] = {"seconds": {"training": round(trained, 1)}}
+    if spec.full:
+        found["ensemble"] = {"table": "ensemble.json", "trainings": spec.rewards}
+    if spec.full and spec.rewards == 2:
+        about["ensemble"] = {str(steps): _ensemble(folder, spec, steps) for steps in spec.steps}
+    about["seconds"]["all"] = round(time.monotonic() - begun, 1)
+    rewards = [f"r{k}" for k in range(1, spec.rewards + 1)]
+    write_done(
+        folder,
+        {"group": spec.group, "seed": spec.seed, "rewards": rewards, "sets": found, "about": about},
+    )
 
-    @property
-    def name(self) -> str:
-        """`n2-steps-100-seed-3`."""
-        return f"n{self.rewards}-steps-{self.steps}-seed-{self.seed}" + ("-weak" if self.weak else "")
+
+def sweep(folder: Path, spec: Spec) -> dict[str, Any]:
+    """One sweep of every λ of every set, at all training steps; which of its points are whose."""
+    wanted = plan.sets(spec)
+    names = [one.name for one in plan.trainings(spec)]
+    names += ["i1", "i2"] if spec.rewards == 2 and spec.full else []
+    told: dict[str, Any] = {}
+    lines: dict[tuple[Fraction, ...], None] = {}
+    for name, group in wanted.items():
+        rows = []
+        for soup in group.soups:
+            shares = tuple(soup.shares.get(one, Fraction(0)) for one in names)
+            lines[shares] = None
+            own = "" if soup.own is None else ",".join(map(str, soup.own))
+            rows.append({"lambda": ",".join(map(str, shares)), "as": own, "label": soup.label})
+        told[name] = {"table": "soups", "trainings": group.trainings, "rows": rows}
+    with (folder / "mixes.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([names, *lines])
+    metrics = [word for k in range(1, spec.rewards + 1) for word in ("--reward", f"r{k}")]
+    metrics += [word for k in range(1, spec.rewards + 1) for word in ("--guard", f"r{k}_report")]
+    checkpoints = [f"{name}={folder}/{name}/checkpoint-*" for name in names]
+    rsoup_here(
+        "sweep", *checkpoints, "--base", folder / "base", "--affine", "--csv", folder / "mixes.csv",
+        "--function", "score:rewards", "--eval-file", HERE / "world.py", *metrics, "--allow", "distance", "--yes",
+        "--threads", "1", "-q", "-o", folder / "soups",
+    )  # fmt: skip
+    return told
 
 
-def cells(seeds: int, lengths: Sequence[int], more: int) -> Iterator[Cell]:
-    """Two rewards for every seed and length; three and five rewards and the weak base for a few seeds."""
-    for seed in range(max(seeds, more)):
-        yield from (Cell(seed, steps) for steps in lengths if seed < seeds)
-        if seed < more:
-            yield from (Cell(seed, 200, weak=True), Cell(seed, 100, 3), Cell(seed, 100, 5))
+def _ensemble(folder: Path, spec: Spec, steps: int) -> dict[str, Any]:
+    outputs = [folder / "outputs" / f"e{k}-{steps}.npy" for k in range(1, spec.rewards + 1)]
+    mix = ",".join([f"1/{spec.rewards}"] * spec.rewards)
+    text = rsoup_here(
+        "ensemble", *outputs, "--soup", folder / "outputs" / f"soup-{steps}.npy", "--lambda", mix,
+        "--labels", folder / "outputs" / "labels.npy", "--json",
+    )  # fmt: skip
+    found = json.loads(text)
+    return {name: found[name] for name in ("gap", "relative", "agreement", "accuracy")}
 
 
 def main() -> None:
-    """Train, sweep and measure every cell, then write the summary."""
+    """Measure every cell that is not there, then write the page."""
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("-o", "--out", type=Path, required=True)
-    arguments.add_argument("--seeds", type=int, default=20)
+    arguments.add_argument("--seeds", type=int, default=20, help="seeds with two rewards")
     arguments.add_argument(
-        "--more", type=int, default=5, help="seeds with three and five rewards, and a weak base"
+        "--more", type=int, default=10, help="seeds with three and five, and of other bases"
     )
-    arguments.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
-    arguments.add_argument("--jobs", type=int, default=2)
     asked = arguments.parse_args()
-    todo = list(cells(asked.seeds, [int(text) for text in asked.lengths.split(",")], asked.more))
-    begun = time.monotonic()
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        for number, cell in enumerate(pool.map(lambda cell: _measured(cell, asked.out), todo), 1):
-            print(f"{number}/{len(todo)} {cell.name} · {time.monotonic() - begun:.0f} s", flush=True)
-    subprocess.run([sys.executable, str(HERE / "summary.py"), str(asked.out)], check=True)
-
-
-def _measured(cell: Cell, out: Path) -> Cell:
-    """All checkpoints of a cell, five sweeps of them, and what `rsoup front` says."""
-    folder = out.resolve() / cell.name
-    if (folder / "front.json").exists():
-        return cell
-    _run(
-        sys.executable,
-        str(HERE / "train.py"),
-        str(folder),
-        json.dumps([cell.seed, cell.steps, cell.rewards, cell.weak]),
-    )
-    count = cell.rewards
-    experts = [f"e{k + 1}={folder}/expert-{k + 1}" for k in range(count)]
-    metrics = [word for k in range(count) for word in ("--reward", f"r{k + 1}")]
-    common = [
-        "--base",
-        f"{folder}/base",
-        "--function",
-        "score:rewards",
-        "--eval-file",
-        "world.py",
-        "--report",
-        "1",
-        *metrics,
-        "-q",
-    ]
-    grid = GRID if count == 2 else 5 if count == 3 else 3
-    _rsoup("sweep", *experts, "--grid", str(grid), *common, "-o", f"{folder}/soups")
-    morl = sorted(folder.glob("morl-*"))
-    alone = [f"{path.name}={path}" for path in morl]
-    lists = [",".join("1" if i == j else "0" for j in range(len(morl))) for i in range(len(morl))]
-    _rsoup(
-        "sweep",
-        *alone,
-        *[word for text in lists for word in ("--lambda", text)],
-        *common,
-        "-o",
-        f"{folder}/morl",
-    )
-    groups = [f"e{k + 1}={folder}/expert-{k + 1},{folder}/expert-{k + 1}-again" for k in range(count)]
-    _rsoup("sweep", *groups, "--grid", str(grid), *common, "-o", f"{folder}/groups")
-    again = [f"a={folder}/expert-1", f"b={folder}/expert-1-again"]
-    _rsoup("sweep", *again, "--grid", "5", *common, "-o", f"{folder}/model-soups")
-    _rsoup("sweep", f"start={folder}/base", "--lambda", "1", *common, "-o", f"{folder}/base-alone")
-    found = _rsoup(
-        "front", f"{folder}/soups", "--compare", f"morl={folder}/morl", "--compare", f"rs+ms={folder}/groups",
-        "--compare", f"ms={folder}/model-soups", "--json",
-    )  # fmt: skip
-    (folder / "front.json").write_text(found)
-    return cell
-
-
-def _rsoup(*words: str) -> str:
-    return _run(sys.executable, "-m", "rsoup", *words)
-
-
-def _run(*words: str) -> str:
-    done = subprocess.run(words, cwd=HERE, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
-    return done.stdout
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    out = asked.out.resolve()
+    os.chdir(HERE)
+    todo = {spec.name: partial(measure, spec=spec) for spec in plan.specs(asked.seeds, asked.more)}
+    run_cells(todo, out)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -18,17 +17,17 @@ if TYPE_CHECKING:
 
 
 @cache
-def _world(seed: int) -> worlds.World:
-    return worlds.world(seed)
-
-
-def rewards(soup: Soup, split: str) -> dict[str, float]:
-    """{"r1": …, "r2": …}, on the images of the split."""
+def _opened(folder: str) -> tuple[worlds.World, int]:
     import torch
 
     torch.set_num_threads(1)
-    folder = soup.recipe.base or soup.recipe.ingredients[0].checkpoints[0]
-    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-        about = json.load(file)
-    images = getattr(_world(int(about["seed"])), split)
-    return worlds.rewards(soup.state_dict(), images, int(about["rewards"]))
+    about = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return worlds.world(int(about["seed"])), int(about["rewards"])
+
+
+def rewards(soup: Soup) -> dict[str, float]:
+    """{"r1": …, "r1_report": …, …}: on the images that λ is chosen by, and on others, to report."""
+    images, count = _opened(str(soup.recipe.base))
+    state = soup.state_dict()
+    logits = {split: worlds.outputs(state, getattr(images, split)) for split in ("select", "report")}
+    return worlds.scores(logits, images, count)

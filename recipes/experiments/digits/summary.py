@@ -1,235 +1,181 @@
-"""From the measured cells to the page and its figures.
+"""The page on digits, its figures and its small tables.
 
-python summary.py RUNS [PAGE_FOLDER]        default docs/experiments
+python recipes/experiments/digits/summary.py RUNS     from the cells of a run: also writes the small tables anew
+python recipes/experiments/digits/summary.py          from the small tables in docs/experiments/digits
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
+import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean
 
-from rsoup.front.decision import decide
-from rsoup.front.expected import envelope
-from rsoup.front.pareto import reference_of, scaled
-from rsoup.measured.table import read_table
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-ROOT = Path(__file__).resolve().parents[3]
-DELTA = 0.10
-"""A match is within this share of what eleven trainings gain over the best single expert: fixed before the runs."""
-Values = tuple[float, ...]
+import evidence
+import tables
+from cells import read_cells, read_runs, write_cells
+from evidence import Against, values_of
+from figures import draw
+from tables import TITLES, TRIED, Settings, ordered, title
+from wording import difference, interval, mean, signed, verdict, write_verdicts
 
-
-def points(folder: Path) -> list[tuple[Values, Values | None, tuple[float, ...]]]:
-    """(select, report or None, λ) of every point of a sweep."""
-    table = read_table(str(folder))
-    names = list(table.metrics)
-    return [
-        (
-            tuple(row.select[name].value for name in names),
-            tuple(row.report[name].value for name in names) if row.report else None,
-            tuple(map(float, row.mix or ())),
-        )
-        for row in table.done
-    ]
-
-
-def chosen(cell: Path, which: str) -> float:
-    """Expected reward of a set: the best point per preference by the select images, worth what the report images say.
-
-    In gains over the experts of the cell, each reward divided by their range, on each split by itself.
-    """
-    soups = points(cell / "soups")
-    experts = [(s, r) for s, r, mix in soups if max(mix) == 1]
-    up = (True, True)
-    by_select = reference_of([s for s, _ in experts], up, [s for s, _ in experts])
-    by_report = reference_of([r for _, r in experts if r], up, [r for _, r in experts if r])
-    found = points(cell / which)
-    gains = [scaled(s, up, by_select) for s, _, _ in found]
-    total = 0.0
-    for part in envelope(gains):
-        report = found[part.index][1]
-        assert report is not None, "the points of the front are always measured again"
-        one, two = scaled(report, up, by_report)
-        share, middle = part.end - part.start, (part.start + part.end) / 2
-        total += share * ((1 - middle) * one + middle * two)
-    return total
-
-
-def cells(runs: Path, start: str, end: str = "") -> list[Path]:
-    """The measured cells of a kind, by seed."""
-    found = [path.parent for path in runs.glob(f"{start}-seed-*{end}/front.json")]
-    return sorted(p for p in found if p.name.endswith("-weak") == (end == "-weak"))
-
-
-def mean_text(values: Sequence[float]) -> str:
-    """`+0.012 ± 0.003`: the mean and its standard error over the seeds."""
-    if len(values) < 2:
-        return f"{fmean(values):+.3f}"
-    return f"{fmean(values):+.3f} ± {stdev(values) / len(values) ** 0.5:.3f}"
-
-
-def front_of(cell: Path) -> Mapping[str, Any]:
-    """What `rsoup front` said of a cell."""
-    found: dict[str, Any] = json.loads((cell / "front.json").read_text())
-    return found
-
-
-def other(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """One of the sets that a cell was compared with."""
-    return next(one for one in found["compared"] if one["name"] == name)
-
-
-def lengths(runs: Path) -> list[int]:
-    """The training lengths there are."""
-    found = {
-        int(p.name.split("-")[2]) for p in runs.glob("n2-steps-*-seed-*") if not p.name.endswith("-weak")
-    }
-    return sorted(found)
-
-
-def main_table(runs: Path) -> Iterator[str]:
-    """Soups of two trainings against 2, 3, … 11 trainings, per length, and the verdict."""
-    yield "| steps | seeds | LMC (PASS) | worst gap | M = 2 | 3 | 4 | 6 | 11 | chosen on one split, reported on the other: RS − MORL(11) | verdict |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
-    for steps in lengths(runs):
-        these = cells(runs, f"n2-steps-{steps}")
-        found = [front_of(cell) for cell in these]
-        curve = {m: [_spaced(one, m) for one in found] for m in (2, 3, 4, 6, 11)}
-        passed = sum(one["connectivity"]["verdict"] == "PASS" for one in found)
-        gaps = [min(r["worst"]["of_range"] for r in one["connectivity"]["rewards"].values()) for one in found]
-        differences = [chosen(cell, "soups") - chosen(cell, "morl") for cell in these]
-        gain = (
-            fmean(chosen(cell, "morl") for cell in these) - 0.5
-        )  # the best single expert has 1/2 by definition
-        verdict = decide(differences, DELTA * gain) if len(differences) > 1 else None
-        said = (
-            "-" if verdict is None else f"{verdict.low:+.3f} to {verdict.high:+.3f}; δ = {DELTA * gain:.3f}"
-        )
-        shown = " | ".join(mean_text(values) for values in curve.values())
-        word = "-" if verdict is None else verdict.verdict
-        yield f"| {steps} | {len(these)} | {passed}/{len(these)} | {mean_text(gaps)} | {shown} | {mean_text(differences)} ({said}) | {word} |"
-
-
-def _spaced(found: Mapping[str, Any], trainings: int) -> float:
-    rows = other(found, "morl")["advantage"]["curve"]
-    return float(next(row["spaced"]["value"] for row in rows if row["trainings"] == trainings))
-
-
-def sets_table(runs: Path) -> Iterator[str]:
-    """Expected rewards of the other ways to spend trainings, all in the gains of the two experts."""
-    yield "| steps | experts alone (2 trainings) | soups (2) | RS+MS (4) | model soups of one reward (2) | MORL (11) | λ = μ̂ |"
-    yield "|---|---|---|---|---|---|---|"
-    for steps in lengths(runs):
-        found = [front_of(cell) for cell in cells(runs, f"n2-steps-{steps}")]
-        sets = {
-            name: [other(one, name)["expected_reward"]["others"] for one in found]
-            for name in ("rs+ms", "ms", "morl")
-        }
-        own = [one["expected_reward"]["value"] for one in found]
-        same = [one["expected_reward"]["lambda_is_preference"]["value"] for one in found]
-        row = [mean_text(v) for v in (own, sets["rs+ms"], sets["ms"], sets["morl"], same)]
-        yield f"| {steps} | +0.750 | {' | '.join(row)} |"
-
-
-def more_table(runs: Path) -> Iterator[str]:
-    """More rewards, and the weak base."""
-    yield "| | seeds | LMC (PASS) | worst gap | expected reward: soups | experts alone | MORL (its trainings) |"
-    yield "|---|---|---|---|---|---|---|"
-    for title, these in (
-        ("3 rewards, 100 steps", cells(runs, "n3-steps-100")),
-        ("5 rewards, 100 steps", cells(runs, "n5-steps-100")),
-        ("2 rewards, weak base (60 steps), 200 steps", cells(runs, "n2-steps-200", "-weak")),
-    ):
-        found = [front_of(cell) for cell in these]
-        if not found:
-            continue
-        passed = sum(one["connectivity"]["verdict"] == "PASS" for one in found)
-        gaps = [
-            min(r["worst"]["of_range"] or 0.0 for r in one["connectivity"]["rewards"].values())
-            for one in found
-        ]
-        own = [one["expected_reward"]["value"] for one in found]
-        alone = [one["expected_reward"]["experts"]["value"] for one in found]
-        morl = [other(one, "morl") for one in found]
-        count = len(morl[0]["points"])
-        yield f"| {title} | {len(these)} | {passed}/{len(these)} | {mean_text(gaps)} | {mean_text(own)} | {mean_text(alone)} | {mean_text([m['expected_reward']['others'] for m in morl])} ({count}) |"
-
-
-def draw(runs: Path, place: Path) -> list[str]:
-    """The figures of the first seed, by `rsoup front`."""
-    names = []
-    for steps in lengths(runs):
-        cell = cells(runs, f"n2-steps-{steps}")[0]
-        line = [
-            "front",
-            f"{cell}/soups",
-            "--compare",
-            f"MORL={cell}/morl",
-            "--compare",
-            f"base={cell}/base-alone",
-            "--overwrite",
-        ]
-        files = [f"digits-{kind}-{steps}.svg" for kind in ("front", "advantage")]
-        plots = [
-            word
-            for kind, file in zip(("front", "advantage"), files, strict=True)
-            for word in ("--plot", f"{kind}={place / file}")
-        ]
-        # the advantage is drawn for MORL alone: one base has no curve
-        subprocess.run([sys.executable, "-m", "rsoup", *line, *plots], check=True, capture_output=True)
-        names += [file for file in files if (place / file).exists()]
-    return names
-
-
-def page(runs: Path, figures: Sequence[str]) -> str:
-    """The page, every number from the runs."""
-    pictures = "\n".join(f"![{name}]({name})" for name in figures)
-    return f"""# Digits
-
-*Made by `python recipes/experiments/digits/run.py -o RUNS`; every soup, sweep and front by the command `rsoup`.*
-
-A policy (MLP 64-64-64-10) learns 8 × 8 digits for 300 supervised steps; that is the base. From it, REINFORCE (batch 256, Adam 3e-4, no baseline) makes an expert for each of two rewards: right answers to 0–4, right answers to 5–9. MORL: the same training on (1−μ)R₁ + μR₂ for μ = 0, 0.1, … 1; μ = 0 and 1 are the experts themselves. Rewards are exact expectations under the policy: on 400 images to choose λ by, and on 400 others to report.
-Everything is in gains: each reward from the worse to the better expert of the same seed. The experts alone have an expected reward of 0.750, the best single one 0.500.
-
-## Two trainings against M
-
-Soups at 21 λ, less M equally spaced MORL trainings (the paper's curve); mean ± standard error over the seeds.
-
-{chr(10).join(main_table(runs))}
-
-The decision was fixed before the runs: *match* if the 95 % interval of the paired difference over the seeds lies above −δ, δ = 10 % of what eleven trainings gain over the best single expert.
-
-## Other ways to spend trainings
-
-{chr(10).join(sets_table(runs))}
-
-RS+MS averages two trainings per reward before it mixes; model soups average two trainings of the first reward. All on the select images.
-
-## More rewards, and a weak base
-
-{chr(10).join(more_table(runs))}
-
-Soups of three experts at 15 λ, of five at 15; MORL there are the vertices, the middles of all pairs and the centre.
-
-## Pictures of the first seed
-
-{pictures}
-"""
+PAGES = Path(__file__).resolve().parents[3] / "docs" / "experiments"
+Curves = Mapping[tuple[str, int], list[Against]]
 
 
 def main() -> None:
-    """Write the page and its figures."""
-    runs = Path(sys.argv[1])
-    place = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "docs" / "experiments"
-    place.mkdir(parents=True, exist_ok=True)
-    figures = draw(runs, place)
-    (place / "digits.md").write_text(page(runs, figures), encoding="utf-8")
-    print(place / "digits.md")
+    """Write the page, its figures, its small tables and its verdicts."""
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("runs", type=Path, nargs="?")
+    arguments.add_argument("--pages", type=Path, default=PAGES, help="where digits.md and digits/ are")
+    asked = arguments.parse_args()
+    if asked.runs is not None:
+        write_cells(read_runs(asked.runs), asked.pages / "digits")
+    print(write(asked.pages))
+
+
+def write(pages: Path, *, figures: bool = True) -> Path:
+    """digits.md, its figures and verdicts.json from the small tables in pages/digits."""
+    folder = pages / "digits"
+    found = tables.settings(read_cells(folder))
+    curves = {key: evidence.against(these) for key, these in found.items()}
+    captions = draw(found, curves, folder) if figures else {}
+    (pages / "digits.md").write_text(page(found, curves, captions), encoding="utf-8")
+    lines = [tables.line(key, found[key], curves[key]) for key in ordered(found)]
+    write_verdicts(folder, "Digits", "digits.md", lines)
+    return pages / "digits.md"
+
+
+def page(found: Settings, curves: Curves, captions: Mapping[str, str]) -> str:
+    """The whole page."""
+
+    def shown(*names: str) -> str:
+        wanted = [file for name in names for file in captions if file.split(".")[0] == name]
+        return "\n\n".join(f"![{captions[file]}](digits/{file})\n*{captions[file]}*" for file in wanted)
+
+    names = {cell.name for cells in found.values() for cell in cells}
+    chances = {
+        group: fmean(
+            fmean(values_of(cell.sets["base-alone"][0], "report"))
+            for key, cells in found.items()
+            if key[0] == group
+            for cell in cells
+        )
+        for group in ("n2", "strong", "weak")
+        if any(key[0] == group for key in found)
+    }
+    bases = ", ".join(f"{TITLES[group]} {chance:.2f}" for group, chance in chances.items())
+    spent = [cell.about["seconds"]["all"] for cells in found.values() for cell in cells[:1]]
+    return f"""# Digits: are two trainings worth eleven?
+
+*{len(names)} cells, a cell being a base of one seed with all of its trainings. `python recipes/experiments/digits/run.py -o RUNS` makes them: every soup, sweep, ensemble and front by the command `rsoup`.
+`python recipes/experiments/digits/summary.py RUNS` writes this page; without RUNS it does so from the small tables in [digits/](digits/).*
+
+{chr(10).join(f"* {line}" for line in findings(found, curves))}
+
+## What was done
+
+A policy (64-64-64-10, ReLU) sees 8 × 8 digits and answers at random by its softmax; reward k pays for a right answer to the digits of group k: 0–4 and 5–9, or 0–2, 3–5, 6–9, or five pairs.
+The base comes of 300 supervised steps (batch 256, Adam 3e-4). From it REINFORCE (batch 256, Adam 3e-4, no baseline) makes an expert per reward and, as MORL, a policy per μ for Σ μₖRₖ: eleven between two rewards, of which the first and the last are the experts; the ten thirds of three; corners, centre and middles of pairs of five. All trainings of a cell share base, number of steps and rate.
+Soups are measured at 21 λ of two experts, 28 of three, 46 of five. Rewards are exact expectations: on 400 images to choose by, on 400 others to report.
+
+Three other bases: 1200 steps; and, with ten times the rate afterwards, 60 steps (the negative control) and 300. A right answer has these chances before any REINFORCE: {bases}.
+
+**Fixed before the runs.** A set of models is worth its expected reward over μ uniform on the simplex: for every μ the best point by the select images, worth what it is on the report images, in gains (0 is the worst of the cell's experts, 1 the best, for each reward).
+Soups less MORL, paired by seed. *Match*: the 95 % bootstrap interval of the mean lies above −δ, where δ is 10 % of what all of MORL gains over the best single expert. *Better*: above 0. *Worse*: below 0 and no match. Fewer than {evidence.LEAST_SEEDS} seeds are inconclusive whatever they say, and fewer than five have no interval.
+β, scales, numbers of λ and budgets were fixed too.
+
+**Changed after a first look.** One seed of the usual base was run first. Then the base of 1200 steps was added, to see whether the base decides; to save time, β = 0.6 and 0.8, a third seed per reward, and scaled soups of three and five experts were dropped, and fewer λ taken there. No setting of a training was changed; that seed was run anew and is among these.
+
+## Two trainings against M
+
+Expected reward of the soups less that of M trainings of MORL at equally spaced μ, as in the paper; beyond two rewards, of all of them. *LMC*: in how many cells no soup lies below the chord of its experts, at tolerance 0. *Worst gap*: the lowest of any reward, in the experts' range. *Worth*: the largest M with match or better.
+
+{tables.main_table(found, curves)}
+
+{shown("front-25", "front-100", "front-400", "advantage-n2-25", "advantage-n2-100", "advantage-n2-400", "front-strong", "advantage-strong-100")}
+
+## The two hypotheses
+
+Linear connectivity (hypothesis 1) is *LMC* above. Pareto optimality (hypothesis 2) says that the same procedure finds nothing better than the soups: so many trainings of MORL, the experts aside, lie below a soup in every reward, so many above one, and so many soups below a training. Then expected rewards of single models and of sets, and hypervolumes on the select images.
+
+{tables.dominance_table(found)}
+
+{shown("connectivity-400", "front-weak", "connectivity-weak", "training-fronts", "training-measures")}
+
+## More rewards
+
+{shown("spider-n3", "spider-n5", "advantage-n3-100", "advantage-n5-100")}
+
+## Other ways to spend the trainings
+
+* *Scaled*: θ₀ + s·(soup − θ₀), the same experts, farther from the base (`--affine`, Σλ = s).
+* *Bone Soup*: experts for 0.7 of their own reward and 0.3 of the others, λ = B⁻¹μ, negative shares among them (`--affine`).
+* *MORL initialisation*: MORL for μ = ½ for half the steps, from there each expert for three quarters: as many steps as two trainings.
+* *MORL waypoint*: λ from one expert to MORL for μ = ½, and on to the other (a third training).
+* *RS + MS*: two seeds per reward, averaged first (twice the trainings). *Ensemble*: the average of the experts' outputs, N networks at inference.
+
+Differences of expected rewards: mean ± standard error over the seeds (95 % interval) verdict, by the same rule and the same δ.
+
+{tables.tried_tables(found)}
+
+{shown("front-bone", "front-tried")}
+
+## Which λ
+
+Two rewards, μ = 0.1, 0.2, … 0.9. What a rule keeps of the gain of the best of 41 soups over the better expert, on the report images: 1 is that best one, 0 the better expert. λ = μ and Lemma 3's λ* need the experts' evaluations alone; *validation* takes the best of equally spaced λ, *surrogate* the maximum of the quadratic through the same, both on the select images. In gains λ* is λ = μ.
+
+{tables.rules_table(found)}
+
+## Ensembles and model soups
+
+The middle soup and the average of its experts' outputs, on the report images, as `rsoup ensemble` compares them (Lemma 4); and how much of the experts' range model soups reach (λ between two seeds of the first reward).
+
+{tables.ensemble_table(found)}
+
+## Cost
+
+Trainings + evaluations.
+
+{tables.cost_table(found)}
+
+A cell took {min(spent):.0f} to {max(spent):.0f} s on a busy machine, one thread.
+"""  # noqa: S608 - no query
+
+
+def findings(found: Settings, curves: Curves) -> Iterator[str]:
+    """The sentences at the top."""
+    for key in ordered(found):
+        last, these = curves[key][-1], found[key]
+        if last.decision is None:
+            continue
+        rewards = len(these[0].rewards)
+        yield (
+            f"{title(*key).capitalize()}: the soups of {rewards} trainings against {last.trainings} trainings: {verdict(last.decision)},"
+            f" {signed(last.decision.mean)}, {_between(last)}δ = {evidence.delta_of(these):.3f}."
+        )
+    for name in ("bone", "scaled-2.0"):
+        told = []
+        for key in [key for key in ordered(found) if key[0] == "n2"]:
+            if not all(name in cell.sets for cell in found[key]):
+                continue
+            plain = evidence.compared(found[key], name, "soups", evidence.delta_of(found[key]))
+            morl = evidence.compared(found[key], name, "morl", evidence.delta_of(found[key]))
+            told.append(f"{key[1]} steps {mean(plain.differences, sign=True)} and {difference(morl)}")
+        if told:
+            yield f"{TRIED[name][0].upper()}{TRIED[name][1:]}, as many trainings, less the plain soups and less eleven trainings: {'; '.join(told)}."
+
+
+def _between(found: Against) -> str:
+    """`−0.012 to +0.003, `, or nothing where there is no interval."""
+    shown = interval(found.decision)
+    return "" if shown == "–" else f"{shown}, "
 
 
 if __name__ == "__main__":

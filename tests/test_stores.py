@@ -1,0 +1,238 @@
+"""Checkpoints in object stores, at a real S3 server of this machine (moto's)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import read_tensors, related, write_folder
+
+from rsoup.errors import AccessError, BusyError, RefusedFileError, RsoupError, UsageError
+from rsoup.family.checking import check
+from rsoup.merging import merge
+from rsoup.recipe import Ingredient, Recipe
+from rsoup.remote import pool
+from rsoup.request import Request, make
+from rsoup.storage.checkpoint import open_checkpoint
+from rsoup.stores import access
+from rsoup.stores.address import StoreAddress, parse
+
+NAMES = ("base", "a", "b")
+SECRET = "canary-of-a-secret"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and two fine-tunes, the second in shards."""
+    folder = tmp_path_factory.mktemp("models")
+    family = related(2)
+    write_folder(folder / "base", family.base)
+    write_folder(folder / "a", family.tuned[0], side_files={"tokenizer.json": "{}"})
+    write_folder(folder / "b", family.tuned[1], shards=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The server's address."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    started.start()
+    yield "http://{}:{}".format(*started.get_host_and_port())
+    started.stop()
+
+
+@pytest.fixture
+def bucket(server: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of the bucket `soups`, which holds the models; rsoup finds it through the environment. Small chunks."""
+    import boto3
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr(pool, "CHUNK_BYTES", 1 << 15)
+    client = boto3.client("s3", endpoint_url=server, region_name="us-east-1")
+    client.create_bucket(Bucket="soups")
+    for name in NAMES:
+        for path in (models / name).iterdir():
+            client.put_object(Bucket="soups", Key=f"runs/{name}/{path.name}", Body=path.read_bytes())
+    return client
+
+
+def recipe(base: str, a: str, b: str, **more: object) -> Recipe:
+    """Two ingredients on a base."""
+    ingredients = [Ingredient("a", (a,)), Ingredient("b", (b,))]
+    return make(Request(ingredients, mix=["0.6", "0.4"], base=base, **more))  # type: ignore[arg-type]
+
+
+def checks(server: str, after: str) -> None:
+    """From so many requests on, the server looks at credentials."""
+    asked = urllib.request.Request(
+        f"{server}/moto-api/reset-auth", data=after.encode(), headers={"Content-Type": "text/plain"}
+    )
+    urllib.request.urlopen(asked).close()
+
+
+FAR = tuple(f"s3://soups/runs/{name}" for name in NAMES)
+
+
+@pytest.mark.parametrize("fetch", ["stream", "cache"])
+def test_a_merge_of_a_store_is_the_merge_of_the_folders(
+    bucket: Any, models: Path, tmp_path: Path, fetch: Any
+) -> None:
+    """Same bits and same files beside them; the temporary folder is as it was; the manifest names no bucket."""
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(spare))
+        result = merge(recipe(*FAR), tmp_path / "far", fetch=fetch)
+    merge(recipe(*(str(models / name) for name in NAMES)), tmp_path / "near")
+
+    far, near = read_tensors(tmp_path / "far"), read_tensors(tmp_path / "near")
+    assert far.keys() == near.keys()
+    assert all(torch.equal(far[name], near[name]) for name in far)
+    assert (tmp_path / "far" / "tokenizer.json").read_text() == "{}"
+    assert list(spare.iterdir()) == []
+    manifest = (tmp_path / "far" / "rsoup.json").read_text()
+    assert '"checkpoint":"a"' in manifest.replace(" ", "")
+    assert SECRET not in manifest
+    assert {one.way for one in result.transfers} == {"stream" if fetch == "stream" else "copy"}
+    if fetch == "stream":
+        assert all(
+            why.startswith("the store states no SHA-256")
+            for one in result.transfers
+            for _, why in one.unproven
+        )
+    assert not [t for t in threading.enumerate() if t.name.startswith("rsoup-fetch")]
+
+
+def test_a_check_and_a_single_object(bucket: Any, models: Path) -> None:
+    """The measures of the folders; an object by itself is a file."""
+    far = check({"a": FAR[1], "b": FAR[2]}, FAR[0])
+    near = check({"a": models / "a", "b": models / "b"}, models / "base")
+    assert far.measures is not None
+    assert near.measures is not None
+    assert far.measures.total == near.measures.total
+    source = open_checkpoint(f"{FAR[1]}/model.safetensors")
+    assert source.is_one_file
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "code"),
+    [
+        ("s3://soups/nothing", "E0746"),
+        ("s3://elsewhere/runs", "E0746"),
+        ("s3://soups", "E0746"),
+        ("s3://soups/adapter", "E0749"),
+    ],
+)
+def test_what_is_not_there_or_cannot_be_read_so_says_it(bucket: Any, uri: str, code: str) -> None:
+    """No object, no bucket, an empty bucket's root without weights, an adapter."""
+    bucket.put_object(Bucket="soups", Key="adapter/adapter_config.json", Body=b"{}")
+    with pytest.raises(RsoupError) as caught:
+        open_checkpoint(uri)
+
+    assert (
+        caught.value.code in (code, "E0809", "E0810", "E0812")
+        if uri == "s3://soups"
+        else caught.value.code == code
+    )
+    assert SECRET not in str(caught.value)
+
+
+def test_an_object_that_is_replaced_meanwhile_is_noticed(bucket: Any, models: Path, tmp_path: Path) -> None:
+    """Between the header and the weights somebody writes it anew: E0747, nothing is published."""
+    from rsoup.prepare import prepared_together
+
+    body = bytearray((models / "a" / "model.safetensors").read_bytes())
+    body[-1] ^= 1
+    with prepared_together([(recipe(*FAR), str(tmp_path / "out"))], fetch="stream") as (ready,):
+        bucket.put_object(Bucket="soups", Key="runs/a/model.safetensors", Body=bytes(body))
+        name = max(ready.sources[0].header, key=lambda name: ready.sources[0].header[name].nbytes)
+        with pytest.raises(RefusedFileError) as caught:
+            ready.sources[0].read(name, 0, memoryview(bytearray(ready.sources[0].header[name].nbytes)))
+
+    assert caught.value.code == "E0747"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_that_does_not_answer_is_exit_75(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens: E7510, in words, without a key."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(access, "_TRIES", 1)
+    with pytest.raises(BusyError) as caught:
+        open_checkpoint(FAR[0])
+
+    assert caught.value.code == "E7510"
+    assert SECRET not in str(caught.value)
+
+
+def test_credentials_that_may_not_read_are_told(
+    bucket: Any, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that checks them refuses wrong ones: E0746, and no secret in the message."""
+    checks(server, "0")
+    try:
+        with pytest.raises(AccessError) as caught:
+            open_checkpoint(FAR[0])
+    finally:
+        checks(server, "inf")
+
+    assert caught.value.code == "E0746"
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://KEY:SECRET@bucket/x",
+        "s3://",
+        "s3://bucket/../x",
+        "az://account",
+        "gs://b?sig=SECRET",
+        "s3://b//x",
+    ],
+)
+def test_what_is_no_address_is_refused_without_a_secret(uri: str) -> None:
+    """E0745; keys in an address are not repeated."""
+    with pytest.raises(UsageError) as caught:
+        open_checkpoint(uri)
+
+    assert caught.value.code == "E0745"
+    assert "SECRET" not in str(caught.value)
+
+
+def test_addresses_name_bucket_and_folder() -> None:
+    """s3 and gs: a bucket; az: an account and a container."""
+    assert parse("s3://bucket/a/b/") == StoreAddress("s3", "bucket", "a/b")
+    assert parse("gs://bucket") == StoreAddress("gs", "bucket", "")
+    assert parse("az://account/container/a") == StoreAddress("az", "account/container", "a")
+
+
+def test_without_the_library_one_line_says_what_to_install() -> None:
+    """E0748 with the extra's name."""
+    code = (
+        "import sys; sys.modules['obstore'] = sys.modules['obstore.store'] = None\n"
+        "from rsoup.cli import main; sys.argv[1:] = ['check', 's3://bucket/a', 's3://bucket/b']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert "E0748" in done.stderr
+    assert "pip install 'rewarded-soups[stores]'" in done.stderr
