@@ -12,6 +12,7 @@ import torch
 from checkpoints import related, rsoup, tree, write_file, write_folder
 from torch import nn
 
+from rsoup.errors import UsageError
 from rsoup.library import make_recipe
 from rsoup.merging import merge
 from rsoup.recipe import Ingredient
@@ -59,20 +60,39 @@ def same(one: Path, other: Path) -> None:
     assert manifests[0] == manifests[1]
 
 
-def test_adapters_are_swept_as_adapters(place: Path) -> None:
-    """Each soup of PEFT's adapters is the one that merge writes, byte for byte."""
+def write_adapters(folder: Path) -> None:
+    """Two adapters, `a` and `b`, as PEFT saves them."""
     from peft import LoraConfig, get_peft_model
 
     for seed, name in enumerate("ab"):
         torch.manual_seed(seed)
         body = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6))
         config = LoraConfig(r=2 + seed, target_modules=["0", "2"], init_lora_weights=False)
-        get_peft_model(body, config).save_pretrained(place / name)
+        get_peft_model(body, config).save_pretrained(folder / name)
+
+
+def test_adapters_are_swept_as_adapters(place: Path) -> None:
+    """Each soup of PEFT's adapters is the one that merge writes, byte for byte."""
+    write_adapters(place)
     for mix, soup in kept(["a", "b"]).items():
         alone = place / "alone" / mix
         merge(make_recipe(["a", "b"], mix=mix.split(",")), alone)
         assert (soup / "adapter_config.json").is_file()
         same(soup, alone)
+
+
+@pytest.mark.parametrize("asked", [{"method": "factors"}, {"rank": 2}, {"max_error": 0.1}])
+def test_a_function_is_given_no_adapter(place: Path, asked: dict[str, object]) -> None:
+    """What only an adapter can be is refused before the first point where a function would be given full weights."""
+    (place / "f.py").write_text("def score(soup, split): return {'r': 1.0}\n")
+    write_adapters(place)
+    request = Request([Ingredient(name, (name,)) for name in "ab"], **asked)  # type: ignore[arg-type]
+    evaluator = EvaluatorSpec((Metric("r", "$.r"),), function="f:score")
+
+    with pytest.raises(UsageError, match="a function is given full weights") as caught:
+        sweep(SweepSpec(request, (evaluator,), Design(grid=3)), "run")
+
+    assert caught.value.code == "E0238"
 
 
 def test_files_become_files(place: Path) -> None:

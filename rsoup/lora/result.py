@@ -114,13 +114,14 @@ def measures_json(found: AdapterMeasures) -> dict[str, object]:
         data["stored_error"] = found.stored_error
     if found.factors_distance is not None:
         data["distance_from_soup"] = found.factors_distance
+    is_average = found.factors_distance is not None  # of factors, which nothing approximates
     if (ranks := found.ranks) is not None:
         data |= {
             "rank": [min(ranks.chosen.values(), default=0), max(ranks.chosen.values(), default=0)],
             "exact_rank": [min(ranks.exact.values(), default=0), max(ranks.exact.values(), default=0)],
             "stacked_rank": [min(ranks.stacked.values(), default=0), max(ranks.stacked.values(), default=0)],
-            "norm": ranks.norm,
-            "error": ranks.error,
+            "norm": None if is_average else ranks.norm,
+            "error": None if is_average else ranks.error,
             "worst": [{"module": name, "error": error} for name, error in ranks.worst],
             "error_by_rank": [{"rank": rank, "error": error} for rank, error in ranks.table],
             "ranks": dict(sorted(ranks.chosen.items())),

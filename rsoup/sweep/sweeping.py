@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rsoup.errors import BusyError, EvaluationError, IncompatibleError, Problem, UsageError, show, show_path
 from rsoup.lora.mounting import makes_adapter
+from rsoup.methods import METHODS
 from rsoup.prepare import prepared
 from rsoup.progress import OnProgress
 from rsoup.recipe import Recipe
@@ -94,10 +95,32 @@ def opened(
 
 def evaluators_of(study: Study, where: str) -> tuple[Evaluator, ...]:
     """The evaluators of a study, run in the folder `where`; nothing is started. Raises UsageError E0237 to E0239."""
+    if any(evaluator.function is not None for evaluator in study.spec.evaluators):
+        _check_full(study)
     return tuple(
         making.make(evaluator, folder=where, recipe_for=study.recipe, base=study.base)
         for evaluator in study.spec.evaluators
     )
+
+
+def _check_full(study: Study) -> None:
+    """A function is given full weights: refuse what only an adapter can be. Raises UsageError E0238."""
+    recipe = study.recipes()[0]
+    asked = [
+        option
+        for option, is_asked in (
+            (f"--method {recipe.method}", METHODS[recipe.method].adapters_only),
+            ("--rank", recipe.rank is not None),
+            ("--max-error", recipe.max_error is not None),
+        )
+        if is_asked
+    ]
+    if asked:
+        raise UsageError(
+            "E0238",
+            f"a function is given full weights, and {' and '.join(asked)} makes an adapter",
+            hint="--eval 'python score.py {model}' is given the adapter's folder",
+        )
 
 
 def _state(folder: str) -> dict[str, object]:
