@@ -140,9 +140,10 @@ def _ingredients(asked: Sequence[Ingredient]) -> tuple[Ingredient, ...]:
         if not ingredient.checkpoints:
             raise UsageError("E0202", f"ingredient '{show(ingredient.name)}' names no checkpoint")
         if not ingredient.name or ingredient.name == "base":
+            because = ": that is what --base names" if ingredient.name else ""
             raise UsageError(
                 "E0202",
-                f"an ingredient cannot be called '{show(ingredient.name)}'",
+                f"an ingredient cannot be called '{show(ingredient.name)}'{because}",
                 hint="give it another name: NAME=PATH",
             )
     return tuple(asked)

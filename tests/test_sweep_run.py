@@ -219,6 +219,29 @@ def test_repeats_and_reports(place: Path) -> None:
     assert not {seed for split, seed in seeds if split == "report"} & {0, 1, 2}
 
 
+def test_every_point_is_reported_if_asked(place: Path) -> None:
+    """With report_all every point has report values; a sweep that had those of the front asks for the others only."""
+    asked = {"grid": 3, "metrics": (Metric("noise", "$.noise"),)}
+    sweep(spec_of(report_repeats=1, **asked), "run")
+    before = len(list(Ledger("run").records()))
+
+    found = points(sweep(spec_of(report_repeats=1, report_all=True, **asked), "run"))
+
+    assert all(point["report"] for point in found.values())
+    assert len(list(Ledger("run").records())) == before + 2
+
+
+def test_checkpoints_of_two_families_are_refused_before_anything_is_evaluated(place: Path) -> None:
+    """What merge refuses, a sweep refuses at once (exit 3), and leaves no folder."""
+    write_folder(place / "c", {"other": torch.zeros(3)})
+
+    with pytest.raises(IncompatibleError) as caught:
+        sweep(spec_of("ac", grid=3), "run")
+
+    assert caught.value.code == "E0301"
+    assert not (place / "run").exists()
+
+
 @pytest.mark.fault("J18")
 def test_room_for_two_soups(place: Path) -> None:
     """Never more soups on the disk than fit, those in the making included; a deleted one is made again, the same."""

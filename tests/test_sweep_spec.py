@@ -125,6 +125,7 @@ def test_parts_that_do_not_go_together() -> None:
     assert refused(metric="r") == "E0206"
     assert refused(design=Design()) == "E0250"
     assert refused(repeats=0) == "E0250"
+    assert refused(report_all=True) == "E0250"
     assert refused(design=Design(grid=3, scales=(Fraction(0), Fraction(1)))) == "E0207"
     assert refused(request=Request([])) in ("E0202", "E0250")
 
@@ -149,7 +150,7 @@ def test_a_file_says_all_of_it() -> None:
 
 def same(one: SweepSpec, other: SweepSpec) -> bool:
     """Whether two specs ask for the same: equal in everything but how the request is spelt."""
-    parts = ("evaluators", "design", "series", "strategy", "metric", "accept_equal", "refine", "repeats", "report_repeats")  # fmt: skip
+    parts = ("evaluators", "design", "series", "strategy", "metric", "accept_equal", "refine", "repeats", "report_repeats", "report_all")  # fmt: skip
     return all(getattr(one, part) == getattr(other, part) for part in parts) and dump(one) == dump(other)
 
 
@@ -157,6 +158,7 @@ def same(one: SweepSpec, other: SweepSpec) -> bool:
     "text",
     [
         FULL,
+        "ingredients: [{checkpoint: x}, {checkpoint: y}]\npoints: {grid: 3}\nreport: 2\nreport_all: true\nevaluate: [{run: e, rewards: [r]}]",
         "ingredients: [{checkpoint: x}, {checkpoint: y}]\nstrategy: greedy\nmetric: r\naccept_equal: true\nevaluate: [{run: e, rewards: [r]}]",
         "ingredients: [{name: g, checkpoints: [x, y]}, {name: h, checkpoint: z}, {name: m, checkpoint: w}]\npoints: {grid: 3, through: [m]}\nevaluate: [{run: e, rewards: [r]}]",
     ],

@@ -12,7 +12,7 @@ Kind = Literal["numpy", "torch"]
 Array = Any
 """A backend's own array: `numpy.ndarray` or `torch.Tensor`. Indexing, `==`, `&`, `|`, `~` and in-place operators are alike."""
 
-LARGE_NBYTES: Final = 4 << 30
+LARGE_NBYTES: Final = 1 << 30
 """From so many bytes on that are read, torch's faster passes are worth the second or two of its import."""
 
 

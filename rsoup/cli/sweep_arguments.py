@@ -45,6 +45,7 @@ class Arguments:
     timeout: str | None = None
     repeats: int = 1
     report: int = 0
+    report_all: bool = False
     base: str | None = None
     method: str = "linear"
     level: str = "tensor"
@@ -148,6 +149,7 @@ def _spec_of(arguments: Arguments) -> SweepSpec:
         refine=arguments.refine,
         repeats=arguments.repeats,
         report_repeats=arguments.report,
+        report_all=arguments.report_all,
     )
 
 

@@ -196,6 +196,12 @@ def sweep(
             rich_help_panel=_EVALUATION,
         ),
     ] = 0,
+    report_all: Annotated[
+        bool,
+        typer.Option(
+            "--report-all", help="--report: every point, not the front's alone.", rich_help_panel=_EVALUATION
+        ),
+    ] = False,
     base: Annotated[
         str | None,
         typer.Option("--base", help="The checkpoint all were fine-tuned from.", rich_help_panel=_SOUPS),
@@ -355,7 +361,7 @@ def sweep(
         seed=seed, waypoints=tuple(waypoint or ()), scales=scales, refine=refine, strategy=strategy, metric=metric,
         accept_equal=accept_equal, run=eval_, function=function, rewards=tuple(reward or ()), guards=tuple(guard or ()),
         metrics_file=metrics_file, files=tuple(eval_file or ()), version=eval_version, timeout=timeout, repeats=repeats,
-        report=report, base=base, method=method, level=level, affine=affine, dtype=dtype, variant=variant, key=key,
+        report=report, report_all=report_all, base=base, method=method, level=level, affine=affine, dtype=dtype, variant=variant, key=key,
         missing=missing, vocab=vocab, files_from=files_from, buffers_from=buffers_from, fold=fold, rank=rank,
         max_error=max_error, drop=tuple(drop or ()), allow=tuple(allow or ()), max_distance=max_distance,
     )  # fmt: skip

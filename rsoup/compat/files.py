@@ -63,7 +63,13 @@ def config_of(source: Source) -> Mapping[str, object] | None:
 
 def _policy(settings: Mapping[str, object]) -> Mapping[str, object]:
     """The readable part of what decides a policy; pickled objects are never opened."""
-    found = {key: _readable(settings[key]) for key in _POLICY if key in settings}
+    found: dict[str, object] = {}
+    for key in _POLICY:
+        value = _readable(settings.get(key))
+        if isinstance(value, dict) and key != "policy_kwargs":  # where one may lack what the other has
+            found |= {f"{key}.{inner}": what for inner, what in value.items()}
+        elif key in settings:
+            found[key] = value
     own = [key for key in _ALGORITHMS if key in settings]
     return {**found, "settings_of_the_algorithm": ", ".join(own)}
 

@@ -136,6 +136,7 @@ def make_spec(
     refine: int = 0,
     repeats: int = 1,
     report_repeats: int = 0,
+    report_all: bool = False,
     track: Track | None = None,
 ) -> SweepSpec:
     """The sweep that was asked for, if its parts go together. Raises UsageError E0206, E0210, E0250 to E0235."""
@@ -143,7 +144,7 @@ def make_spec(
         i.name for i in request.ingredients if len(i.checkpoints) == 1 and is_pattern(i.checkpoints[0])
     )
     spec = SweepSpec(
-        request, tuple(evaluators), design, series, strategy, metric, accept_equal, refine, repeats, report_repeats, track
+        request, tuple(evaluators), design, series, strategy, metric, accept_equal, refine, repeats, report_repeats, report_all, track
     )  # fmt: skip
     _check_soups(spec)
     _check_evaluators(spec)
@@ -169,6 +170,8 @@ def _check_evaluators(spec: SweepSpec) -> None:
         raise UsageError("E0232", f"two metrics are called {listing(twice)}", hint="give each its own name")
     if all(found.guard for found in spec.metrics):
         raise UsageError("E0235", "there are guard metrics and no reward", hint="--reward NAME")
+    if spec.report_all and not spec.report_repeats:
+        raise UsageError("E0250", "--report-all says where, not how often, points are reported", hint="--report 1")
     if min(spec.repeats, spec.report_repeats + 1, spec.refine + 1) < 1:
         raise UsageError("E0250", "repeats are at least 1, and nothing is less than 0")
 

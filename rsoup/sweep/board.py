@@ -84,7 +84,8 @@ class Board:
         self.open = [job for job in selecting if self._is_open(job, by_key)]
         if not self.open and self.wanted.complete:
             best = front_of(self.spec, self.known, up, self.wanted.greedy)
-            reporting = [job for point in best for job in jobs(self.spec, point, "report")]
+            again = points if self.spec.report_all else best
+            reporting = [job for point in again for job in jobs(self.spec, point, "report")]
             self.open = [job for job in reporting if self._is_open(job, by_key)]
             self.finished = not self.open
 

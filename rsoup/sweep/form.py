@@ -17,7 +17,7 @@ from rsoup.sweep.mixes_csv import read_mixes
 from rsoup.sweep.score import Metric
 from rsoup.sweep.spec import OUTPUT_BYTES, STRATEGIES, Design, EvaluatorSpec, SweepSpec
 
-KEYS: Final = ("points", "strategy", "metric", "accept_equal", "evaluate", "repeats", "report", "track")
+KEYS: Final = ("points", "strategy", "metric", "accept_equal", "evaluate", "repeats", "report", "report_all", "track")
 POINT_KEYS: Final = (
     *("grid", "scheffe", "list", "csv", "random", "sobol", "seed", "through", "scales", "refine"),
 )
@@ -65,13 +65,14 @@ class SweepForm(Form):
         }
         metric = self._one("metric", str)
         equal = self._one("accept_equal", self._choice(("true", "false"))) == "true"
+        report_all = self._one("report_all", self._choice(("true", "false"))) == "true"
         track = self._one("track", asking.parse_track)
         self._problems.check()
         try:
             return asking.make_spec(
                 self.request, self.evaluators, self.design, strategy=self.strategy, metric=metric, accept_equal=equal,
                 refine=self.refine, repeats=counts.get("repeats", 1), report_repeats=counts.get("report", 0),
-                track=track,
+                report_all=report_all, track=track,
             )  # fmt: skip
         except UsageError as error:
             message, hint = spoken(error)

@@ -12,7 +12,8 @@ from typing import Final
 
 from rsoup.contents import fingerprint
 from rsoup.dialects import ADAPTER_CONFIG
-from rsoup.prepare import open_all
+from rsoup.lora.mounting import makes_adapter, with_base
+from rsoup.prepare import compared, open_all
 from rsoup.progress import Meter, OnProgress
 from rsoup.recipe import Recipe
 from rsoup.storage.checkpoint_source import CheckpointSource
@@ -35,18 +36,21 @@ def digests(
 ) -> Inputs:
     """The digests of every checkpoint the recipes name, bases too; those of unchanged files come from `folder`.
 
-    Weights are read once in a lifetime of the sweep. Raises what opening a checkpoint raises.
+    Weights are read once in a lifetime of the sweep. Raises what opening a checkpoint raises, and, of full weights,
+    what `merge` raises where they do not belong together: before anything is evaluated.
     """
     known = _load(folder)
     contents: dict[str, str] = {}
     beside: dict[str, str] = {}
     for recipe in recipes:
         places = [*recipe.checkpoints(), *([("base", recipe.base)] if recipe.base is not None else [])]
-        for name, path in places:
-            if path in contents:
-                continue
-            with ExitStack() as stack:
-                (source,) = open_all(recipe, [(name, path)], recipe.allow, stack)
+        with ExitStack() as stack:
+            opened = open_all(recipe, places, recipe.allow, stack)
+            if not makes_adapter(recipe):
+                _compare(recipe, opened, stack)
+            for (_, path), source in zip(places, opened, strict=True):
+                if path in contents:
+                    continue
                 identity = _identity(source)
                 if identity not in known:
                     known[identity] = _content(source, threads, progress)
@@ -54,6 +58,13 @@ def digests(
                 beside[path] = _beside(source)
     _save(folder, known)
     return Inputs(contents, beside)
+
+
+def _compare(recipe: Recipe, opened: list[CheckpointSource], stack: ExitStack) -> None:
+    based, _ = with_base(recipe, opened)
+    if based.base is not None and recipe.base is None:  # one that adapters name
+        opened = [*opened, *open_all(recipe, [("base", based.base)], recipe.allow, stack)]
+    compared(based, opened, recipe.allow)
 
 
 def _parts(source: CheckpointSource) -> list[CheckpointSource]:

@@ -71,7 +71,7 @@ class SweepSpec:
 
     `request` is the soup without its λ. `series` are the names of ingredients whose checkpoint is a pattern
     (`run/checkpoint-*`), one front per training step. `metric` is what `greedy` improves; `accept_equal`
-    keeps what is as good. `report_repeats` are evaluations of the front's points with other seeds. `track` is where
+    keeps what is as good. `report_repeats` are evaluations of the front's points (`report_all`: of every point) with other seeds. `track` is where
     the results are mirrored, which changes nothing of them.
     """
 
@@ -85,6 +85,7 @@ class SweepSpec:
     refine: int = 0
     repeats: int = 1
     report_repeats: int = 0
+    report_all: bool = False
     track: Track | None = None
 
     @property

@@ -144,6 +144,7 @@ class SweepFile(BaseModel):
         1, description="Evaluations of every point, with the seeds 0, 1 and so on."
     )
     report: _Count = Field(0, description="Evaluations of the front's points with other seeds, to report.")
+    report_all: bool = Field(False, description="report: every point, not the front's alone.")
     track: Annotated[str, WithJsonSchema({"type": "string", "pattern": _TRACK})] | _Nothing = Field(
         None,
         description="Mirror the results to an experiment tracker: trackio, wandb or mlflow, and :PROJECT.",

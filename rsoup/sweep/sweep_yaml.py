@@ -42,6 +42,7 @@ def dump(spec: SweepSpec) -> str:
         "evaluate": [_evaluator(evaluator) for evaluator in spec.evaluators],
         "repeats": spec.repeats if spec.repeats != 1 else None,
         "report": spec.report_repeats or None,
+        "report_all": spec.report_all or None,
         "track": None if spec.track is None else spec.track.text,
     }
     return dump_form({key: value for key, value in form.items() if value is not None})
