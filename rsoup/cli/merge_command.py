@@ -24,6 +24,7 @@ from rsoup.cli.options import (
     Vocab,
     way,
 )
+from rsoup.cli.publish_options import CommitMessage, CreatePr, Private, Push, Revision
 
 
 def merge(
@@ -180,20 +181,11 @@ def merge(
     from_: From = None,
     serve: Serve = None,
     fail_above_error: FailAboveError = None,
-    push: Annotated[
-        str | None,
-        typer.Option("--push", metavar="REPO", help="Publish the soup on the Hub: org/name. See rsoup push."),
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="--push: a new repository is private.")] = False,
-    create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="--push: as a pull request instead of a commit.")
-    ] = False,
-    revision: Annotated[
-        str | None, typer.Option("--revision", metavar="BRANCH", help="--push: to this branch.")
-    ] = None,
-    commit_message: Annotated[
-        str | None, typer.Option("--commit-message", metavar="TEXT", help="--push: the commit's title.")
-    ] = None,
+    push: Push = None,
+    private: Private = False,
+    create_pr: CreatePr = False,
+    revision: Revision = None,
+    commit_message: CommitMessage = None,
     overwrite: Overwrite = False,
     stream: Stream = False,
     cache: Cache = False,
