@@ -194,10 +194,10 @@ class _View:
                 if not self._screen.drawn:
                     scores = {name: score.value for name, score in record.scores.items()}
                     self._console.talk(sweep_text.evaluated(record.point, record.split, scores, record.failure, record.seconds))  # fmt: skip
-            if len(records) != self._seen or self._volume is None:
-                self._seen = len(records)
-                self._front, self._volume = self._measure(board)
+            is_news, self._seen = len(records) != self._seen, len(records)
             if self._screen.drawn:
+                if is_news or self._volume is None:
+                    self._front, self._volume = self._measure(board)
                 self._screen.show(self._lines(board, run))
 
     def _measure(self, board: Board) -> tuple[int, float | None]:

@@ -171,7 +171,9 @@ def _check_evaluators(spec: SweepSpec) -> None:
     if all(found.guard for found in spec.metrics):
         raise UsageError("E0235", "there are guard metrics and no reward", hint="--reward NAME")
     if spec.report_all and not spec.report_repeats:
-        raise UsageError("E0250", "--report-all says where, not how often, points are reported", hint="--report 1")
+        raise UsageError(
+            "E0250", "--report-all says where, not how often, points are reported", hint="--report 1"
+        )
     if min(spec.repeats, spec.report_repeats + 1, spec.refine + 1) < 1:
         raise UsageError("E0250", "repeats are at least 1, and nothing is less than 0")
 

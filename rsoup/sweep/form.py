@@ -17,7 +17,17 @@ from rsoup.sweep.mixes_csv import read_mixes
 from rsoup.sweep.score import Metric
 from rsoup.sweep.spec import OUTPUT_BYTES, STRATEGIES, Design, EvaluatorSpec, SweepSpec
 
-KEYS: Final = ("points", "strategy", "metric", "accept_equal", "evaluate", "repeats", "report", "report_all", "track")
+KEYS: Final = (
+    "points",
+    "strategy",
+    "metric",
+    "accept_equal",
+    "evaluate",
+    "repeats",
+    "report",
+    "report_all",
+    "track",
+)
 POINT_KEYS: Final = (
     *("grid", "scheffe", "list", "csv", "random", "sobol", "seed", "through", "scales", "refine"),
 )

@@ -90,7 +90,7 @@ class Study:
 
         recipe = self.recipe(point)
         plain = make(Request(recipe.ingredients, mix=recipe.mix, base=recipe.base, scale=recipe.scale, affine=recipe.affine))  # fmt: skip
-        if dump(plain) != dump(recipe) or any("=" in name for name in self.names):
+        if (plain != recipe and dump(plain) != dump(recipe)) or any("=" in name for name in self.names):
             return f"rsoup merge {shlex.quote(os.path.join(self.folder, 'recipes', point.name))}.yaml -o soup"
         checkpoints = [f"{i.name}={','.join(i.checkpoints)}" for i in recipe.ingredients]
         words = ["rsoup", "merge", *checkpoints, "--lambda", ",".join(map(format_number, recipe.mix))]
