@@ -129,7 +129,7 @@ def _curve(subject: Subject, i: int, j: int) -> tuple[Sequence[tuple[float, floa
     found = smooth(
         [mix[1] for mix in unique], [(data.values[k][i], data.values[k][j]) for k in unique.values()]
     )
-    return ([(x, y) for x, y in found.points], found.how) if found.smoothed else ((), "")
+    return ([(x, y) for x, y in found.points], f"It is a {found.how}.") if found.smoothed else ((), "")
 
 
 def _spider(subject: Subject) -> dict[str, str]:
