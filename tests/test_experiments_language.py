@@ -153,6 +153,7 @@ print(json.dumps({"live": live, "apart": apart, "samples": sum(1 for _ in open(c
 
 
 @needs_trl
+@pytest.mark.long
 def test_trained_by_trl_souped_live_and_as_an_adapter(tmp_path: Path) -> None:
     """Each training is made once; the live soup is PEFT's model of the merged adapter; rewards have errors over prompts."""
     found = json.loads(_said(sys.executable, "-c", MINI, HERE, tmp_path / "seed").splitlines()[-1])
