@@ -762,7 +762,11 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "pipe": (["merge", "one", "pipe", *OUT, "--uniform"], 8, "pipe"),
     "loop": (["merge", "one", "loop", *OUT, "--uniform"], 8, "loop"),
     "Hub address": (["merge", "one", "hf://org/name", *OUT, "--uniform"], 7, "HF_HUB_OFFLINE"),
-    "object store": (["merge", "one", "s3://bucket/key?X-Amz-Signature=0", *OUT, "--uniform"], 2, "AWS_ACCESS_KEY_ID"),
+    "object store": (
+        ["merge", "one", "s3://bucket/key?X-Amz-Signature=0", *OUT, "--uniform"],
+        2,
+        "AWS_ACCESS_KEY_ID",
+    ),
     "no such variant": ([*HALF, "--variant", "fp16"], 7, "fp16"),
     "missing tensor": (["merge", "one", "smaller", *OUT, "--uniform"], 3, "scale"),
     "other shape": (["merge", "one", "shaped", *OUT, "--uniform"], 3, "layers.0.bias"),
