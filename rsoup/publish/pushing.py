@@ -21,7 +21,7 @@ from rsoup.publish.committing import Change, Landed, change_of, commit, find, re
 from rsoup.publish.parcel import Parcel, is_weights, pack, private_findings
 from rsoup.publish.publication import Publication, publication
 from rsoup.publish.redaction import Private, findings, refuse, without_tokens
-from rsoup.publish.refusals import again, no_token, refused, translated
+from rsoup.publish.refusals import again, no_token, refused, status_of, translated
 from rsoup.publish.results import Results, foreign_results, point_of
 from rsoup.report import card
 from rsoup.report.heritage import Card, licence_of, stated
@@ -30,6 +30,7 @@ from rsoup.storage.files import parse_json
 LIBRARY: Final = "rsoup"
 _LONGEST_TITLE: Final = 100
 _MOST_BASES: Final = 8
+_NOT_SHOWN: Final = (401, 403, 404)
 EVALUATIONS: Final = ".eval_results/"
 
 
@@ -174,6 +175,8 @@ def _land(api: Any, remote: hub.Remote, change: Change, options: Options, messag
 
 def _base_cards(api: Any, parcel: Parcel, options: Options) -> dict[str, Card]:
     """The metadata of the base models' cards on the Hub, asked for only where the ingredients' cards name no licence."""
+    from huggingface_hub.errors import HfHubHTTPError
+
     local = card.split(parcel.card or "")[0]
     if options.license is not None or licence_of(local) is not None:
         return {}
@@ -181,8 +184,10 @@ def _base_cards(api: Any, parcel: Parcel, options: Options) -> dict[str, Card]:
     for base in stated(local)[:_MOST_BASES]:
         try:
             about = again(lambda base=base: api.model_info(base)).card_data  # type: ignore[misc]
-        except Exception:  # noqa: S112 - a base that cannot be looked at has no licence that is known
-            continue
+        except HfHubHTTPError as error:
+            if status_of(error) not in _NOT_SHOWN:
+                raise
+            continue  # a base that this token may not look at has no licence that is known
         if about is not None:
             found[base] = about.to_dict()
     return found

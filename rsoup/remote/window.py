@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final
 
@@ -21,7 +22,7 @@ class Run:
         self.front, self.ahead, self.tick = front, ahead, tick
 
 
-class Window:
+class Window(ABC):
     """The chunks of a file of `nbytes` bytes, whose first `head` are never read from them. All of it with the pool's lock."""
 
     def __init__(self, nbytes: int, head: int, lane: Lane) -> None:
@@ -42,13 +43,13 @@ class Window:
         """The bytes of a chunk."""
         return index * self.size, min((index + 1) * self.size, self.nbytes)
 
+    @abstractmethod
     def bring(self, chunk: Chunk, halt: Halt) -> None:
         """Fetch a chunk; without the lock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wait(self) -> None:
         """Wait for news of chunks."""
-        raise NotImplementedError
 
     def demand(self, index: int) -> Chunk:
         """The chunk, fetched before all that nobody waits for."""
