@@ -99,9 +99,18 @@ class Running:
         self._warm, self._out, self._err = warm, out, err
 
     def send(self, number: int) -> None:
-        """Send it a signal; it may have ended by itself."""
+        """Send it a signal; it may have ended by itself. One that rsoup catches waits until it does."""
+        if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            _wait_for(self._listens)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def _listens(self) -> bool:
+        """Whether it has set its handlers (Python's own catches SIGINT before, and SIGHUP comes last), or has ended."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        told = dict(line.split(":\t", 1) for line in lines)
+        handled = int(told["SigCgt"], 16) | int(told["SigIgn"], 16)
+        return told["State"].startswith("Z") or bool(handled >> (signal.SIGHUP - 1) & 1)
 
     @property
     def said(self) -> str:
