@@ -31,7 +31,21 @@ from rsoup.errors import TargetError, UsageError
 from rsoup.progress import Progress
 from rsoup.quantities import time_text
 
-COMMANDS = ["merge", "sweep", "gate", "check", "verify", "diff", "demo", "schema", "methods", "clean"]
+COMMANDS = [
+    "merge",
+    "sweep",
+    "front",
+    "select",
+    "verdict",
+    "gate",
+    "check",
+    "verify",
+    "diff",
+    "demo",
+    "schema",
+    "methods",
+    "clean",
+]
 HEAVY = [
     "torch",
     "numpy",

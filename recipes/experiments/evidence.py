@@ -9,34 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cells import Cell, Mix, Point, Values
 
-from rsoup.front.advantage import equally_spaced
+from rsoup.front import seeds
 from rsoup.front.connectivity import Connectivity, connectivity
 from rsoup.front.decision import BETTER, MATCH, Decision, decide
 from rsoup.front.expected import expected_reward
 from rsoup.front.pareto import Reference, reference_of, scaled, volume
 from rsoup.front.predicted import maximiser
+from rsoup.front.seeds import Against, Trial, Twice, Verdict, some_of
 from rsoup.front.shape import coverage
 from rsoup.front.surrogate import Surrogate, fit
 from rsoup.front.theory import curvatures, isotropic_mix
 from rsoup.front.versus import versus
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-
 DELTA: Final = 0.10
 """A match is within this share of what the other trainings gain over the best single expert. Fixed before the runs."""
 CONFIDENCE: Final = 0.95
 LEAST_SEEDS: Final = 10
-PREFERENCES: Final = 2001  # of two rewards, equally spaced; as many random ones beyond
 
 
 # --- gains and expected rewards
@@ -72,93 +65,42 @@ def hypervolume(cell: Cell, points: Sequence[Point], split: str = "select") -> f
     return volume(gains(cell, points, split))
 
 
+def twice(cell: Cell, points: Sequence[Point]) -> Twice:
+    """The points in gains of both splits: chosen by the select values, scored by the report values."""
+    return Twice(gains(cell, points, "select"), gains(cell, points, "report"))
+
+
 def promised(cell: Cell, points: Sequence[Point]) -> float:
-    """E over μ of the report gain of the point that the select gains choose for μ: what the user gets in truth.
-
-    μ from 2001 equally spaced preferences (trapezoids) for two rewards, else 2001 random ones, always the same.
-    """
-    return float(promises(cell, [points])[0])
-
-
-def promises(cell: Cell, sets: Sequence[Sequence[Point]]) -> list[float]:
-    """`promised` of several sets."""
-    import numpy as np
-
-    weights, shares = preferences(len(cell.rewards))
-    found = []
-    for points in sets:
-        by = np.array(gains(cell, points, "select"))
-        best = (weights @ by.T).argmax(axis=1)
-        used = sorted({int(i) for i in best})
-        worth = np.zeros_like(by)
-        worth[used] = gains(cell, [points[i] for i in used], "report")
-        found.append(float(shares @ (weights * worth[best]).sum(axis=1)))
-    return found
-
-
-@cache
-def preferences(rewards: int) -> tuple[Floats, Floats]:
-    """(preferences × rewards, the share of each in the mean)."""
-    import numpy as np
-
-    if rewards == 2:
-        second = np.linspace(0.0, 1.0, PREFERENCES)
-        shares = np.full(PREFERENCES, 1 / (PREFERENCES - 1))
-        shares[[0, -1]] /= 2
-        return np.column_stack([1 - second, second]), shares
-    drawn = np.random.default_rng(0).dirichlet(np.ones(rewards), PREFERENCES)
-    return drawn, np.full(PREFERENCES, 1 / PREFERENCES)
+    """E over μ of the report gain of the point that the select gains choose for μ: what the user gets in truth."""
+    return seeds.promised(twice(cell, points))
 
 
 def best_single(cell: Cell) -> float:
     """What one expert alone is worth: the best on average by the select gains, by its report gains."""
-    by = [fmean(gain) for gain in gains(cell, cell.experts, "select")]
-    return fmean(gains(cell, cell.experts, "report")[by.index(max(by))])
+    return seeds.best_single(twice(cell, cell.experts))
 
 
 # --- soups against M other trainings
 
 
-@dataclass(frozen=True, slots=True)
-class Against:
-    """Soups against M of the others over the cells: the paired differences, chosen and reported, and the verdict.
-
-    `decision` is None for a single cell.
-    """
-
-    trainings: int
-    differences: tuple[float, ...]
-    decision: Decision | None
-
-
-def subset(points: Sequence[Point], size: int, rewards: int) -> list[Point]:
-    """M of the trainings for mixed rewards: equally spaced ones for two rewards (the paper's), else the first M."""
-    chosen = equally_spaced(len(points), size) if rewards == 2 else range(size)
-    return [points[i] for i in chosen]
-
-
 def against(cells: Sequence[Cell], name: str = "soups", other: str = "morl") -> list[Against]:
-    """For every M: the set `name` of all cells less M of `other` of the same cell, and `decide` on it.
-
-    δ = 10 % of what all of `other` gain over the best single expert, on average over the cells, for every M.
-    """
-    rewards = len(cells[0].rewards)
-    most = min(len(cell.sets[other]) for cell in cells)
-    sizes = list(range(rewards, most + 1))
-    mine = [promised(cell, cell.sets[name]) for cell in cells]
-    theirs = [promises(cell, [subset(cell.sets[other], m, rewards) for m in sizes]) for cell in cells]
-    delta = delta_of(cells, other)
-    found = []
-    for column, size in enumerate(sizes):
-        differences = tuple(ours - row[column] for ours, row in zip(mine, theirs, strict=True))
-        found.append(Against(size, differences, judged(differences, delta)))
-    return found
+    """For every M: the set `name` of all cells less M of `other` of the same cell, by the rule of `rsoup verdict`."""
+    return list(decided(cells, name, other).curve)
 
 
 def delta_of(cells: Sequence[Cell], other: str = "morl") -> float:
-    """10 % of E[others] − E[best single expert], chosen and reported, at least 0."""
-    gained = [promised(cell, cell.sets[other]) - best_single(cell) for cell in cells]
-    return max(0.0, DELTA * fmean(gained))
+    """δ: 10 % of what all of `other` gain over the best single expert, on average over the cells, at least 0."""
+    return decided(cells, "soups", other).delta
+
+
+def decided(cells: Sequence[Cell], name: str, other: str) -> Verdict:
+    """The verdict over the cells; of `other` as many take part as every cell has."""
+    trials = [
+        Trial(twice(cell, cell.sets[name]), twice(cell, cell.experts), twice(cell, cell.sets[other]))
+        for cell in cells
+    ]
+    sizes = some_of(min(len(cell.sets[other]) for cell in cells), len(cells[0].rewards))
+    return seeds.judged(trials, share=DELTA, confidence=CONFIDENCE, least=LEAST_SEEDS, sizes=sizes)
 
 
 def judged(differences: Sequence[float], delta: float) -> Decision | None:

@@ -51,13 +51,13 @@ def text(found: Sequence[Mapping[str, Any]]) -> str:
     ]  # fmt: skip
     return f"""# Are two trainings worth eleven?
 
-Rewarded soups promise that mixing N experts, one training per reward, reaches what M trainings for mixed rewards (MORL) reach. Whether it does depends on the task, and `rsoup front --compare` measures it. Here it is measured end to end: trainings from nothing, every merge, sweep and front by rsoup's own commands.
+Rewarded soups promise that mixing N experts, one training per reward, reaches what M trainings for mixed rewards (MORL) reach. Whether it does depends on the task, and `rsoup verdict` judges it from your own seeds. Here it is measured end to end: trainings from nothing, every merge, sweep and front by rsoup's own commands.
 
 {table(head, rows)}
 
 *LMC*: in how many cells (a cell is a seed) no soup lies below the chord of its experts. *Difference*: expected reward of the soups less that of all the other trainings, in the experts' range, over preferences uniform on the simplex; λ and trainings are chosen on one split and reported on another. *Worth*: the largest number of the other trainings against which the verdict is match or better.
 
-The rule was in the [code](../../recipes/experiments/evidence.py) before the runs: *better*, the 95 % bootstrap interval over the seeds lies above 0; *match*, above −δ, δ being {DELTA:.0%} of what the other trainings gain over the best single expert; *worse*, below 0 and no match; otherwise, and with fewer than {LEAST_SEEDS} seeds, *inconclusive*.
+The rule was in the code before the runs, and is [`rsoup verdict`](../front.md#verdict)'s: *better*, the 95 % bootstrap interval over the seeds lies above 0; *match*, above −δ, δ being {DELTA:.0%} of what the other trainings gain over the best single expert; *worse*, below 0 and no match; otherwise, and with fewer than {LEAST_SEEDS} seeds, *inconclusive*.
 
 How to run them again: [recipes/experiments](../../recipes/experiments/README.md).
 """

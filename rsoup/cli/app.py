@@ -19,6 +19,7 @@ from rsoup.cli.push_command import push
 from rsoup.cli.recipe_command import recipe
 from rsoup.cli.select_command import select
 from rsoup.cli.sweep_command import sweep
+from rsoup.cli.verdict_command import verdict
 
 app = typer.Typer(
     name="rsoup",
@@ -55,6 +56,7 @@ app.command()(merge)
 app.command()(sweep)
 app.command()(front)
 app.command()(select)
+app.command()(verdict)
 app.command()(ensemble)
 app.command()(recipe)
 app.command()(push)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rsoup.analysis.compared import Other, other_of
+from rsoup.analysis.compared import other_of
 from rsoup.analysis.data import Data
 from rsoup.analysis.document import Asked, document
 from rsoup.analysis.drawn import Subject, pairs_left_out, spider_lines
 from rsoup.analysis.intervals import Noise
 from rsoup.cli.front_outputs import Outputs, parsed_plots, write
-from rsoup.cli.reading import Reading, others_named
+from rsoup.cli.reading import Reading, other_table, others_named
 from rsoup.cli.terminal_width import columns_of
 from rsoup.console import Console, error_json, use_colour
 from rsoup.errors import GateError, Problem, UsageError, listing, show, show_path
 from rsoup.gate.requirements import parse_confidence
-from rsoup.measured.columns import Columns, parse_source
-from rsoup.measured.table import FILE, read_table
 from rsoup.report import front_text
 
 _MOST_DRAWS = 100_000
@@ -54,7 +51,10 @@ def run(reading: Reading, questions: Questions, outputs: Outputs, *, console: Co
     table = reading.table()
     data = reading.data(table)
     _check_base(data, questions.base_point)
-    others = [_other(name, text, reading, data) for name, text in others_named(questions.compare)]
+    others = [
+        other_of(*other_table(reading, text, data.rewards, name), data)
+        for name, text in others_named(questions.compare)
+    ]
     asked = Asked(noise, questions.tolerance, reading.assignment(), questions.trainings, questions.base_point)
     found = document(table, data, others, asked)
     subject = Subject(table, data, others, found, outputs.smooth, questions.base_point)
@@ -97,29 +97,6 @@ def _check(questions: Questions) -> None:
 
 def _unicode(console: Console) -> bool:
     return (console.out.encoding or "").lower().replace("-", "") in ("utf8", "utf16", "utf32")
-
-
-def _other(name: str | None, text: str, reading: Reading, data: Data) -> Other:
-    """The set of other models that `[NAME=]TABLE[:COLUMN=VALUE]` says; a foreign table is read like the first one."""
-    path, where = parse_source(text)
-    if os.path.lexists(text):
-        path, where = text, ()
-    mine = reading.columns
-    own = os.path.isdir(path) or _is_document(path)
-    shares = () if own else mine.shares
-    metrics = tuple(data.rewards) if mine.metrics and not own else ()
-    try:
-        table = read_table(path, Columns(metrics, where, shares, None if own else mine.name))
-    except UsageError as error:
-        if error.code != "E0253" or not shares or where:
-            raise
-        table = read_table(path, Columns(metrics, where))  # a table of its own, without these columns of λ
-    title = name or (where[0].value if where else os.path.splitext(os.path.basename(path.rstrip("/")))[0])
-    return other_of(title, table, data)
-
-
-def _is_document(path: str) -> bool:
-    return os.path.basename(path) == FILE
 
 
 def _check_base(data: Data, name: str | None) -> None:

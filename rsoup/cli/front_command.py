@@ -64,7 +64,7 @@ def front(
         typer.Option(
             "--plot",
             metavar="[KIND=]FILE",
-            help="Draw it as .svg or .png: front (default), spider, connectivity, advantage, training, transfer; several times.",
+            help="Draw it as .svg or .png: front (default), spider, connectivity, advantage, training, transfer; several times. Where a kind has several figures (training, pairs of rewards), FILE-PART.svg each.",
         ),
     ] = None,
     figures: Annotated[

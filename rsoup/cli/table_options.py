@@ -87,6 +87,14 @@ Experts = Annotated[
         help="Whose expert an ingredient is. Default: by name, else whichever is best at it.",
     ),
 ]
+Reported = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reported",
+        metavar="REWARD=METRIC",
+        help="The column with a reward's values on the report split, where the table has both; several times.",
+    ),
+]
 Confidence = Annotated[
     str, typer.Option("--confidence", metavar="SHARE", help="Of the intervals, two-sided.")
 ]
@@ -103,13 +111,14 @@ def _reading(
     split: Split = "select",
     raw: Raw = False,
     expert: Experts = None,
+    reported: Reported = None,
 ) -> Reading:
     from rsoup.cli.reading import Reading
 
     return Reading(
         table, rewards=tuple(reward or ()), guards=tuple(guard or ()), where=tuple(where or ()),
         lambda_columns=tuple(lambda_column or ()), name_column=name_column, step=step, split=split, raw=raw,
-        experts=tuple(expert or ()),
+        experts=tuple(expert or ()), reported=tuple(reported or ()),
     )  # fmt: skip
 
 

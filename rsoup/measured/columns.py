@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,11 +65,18 @@ def parse_columns(
 
 
 def parse_source(text: str) -> tuple[str, tuple[Condition, ...]]:
-    """`morl.csv` or `results.csv:method=morl`: a path, and what its rows must have."""
-    path, colon, condition = text.rpartition(":")
-    if colon and _PAIR.fullmatch(condition) and path:
-        return path, (_condition(condition, "--compare"),)
-    return text, ()
+    """`morl.csv`, `results.csv:method=morl:step=200`: a path, and all that its rows must have.
+
+    What exists under the whole text is a path.
+    """
+    found: list[Condition] = []
+    while not os.path.lexists(text):
+        path, colon, condition = text.rpartition(":")
+        if not (colon and path and _PAIR.fullmatch(condition)):
+            break
+        found.insert(0, _condition(condition, "--compare"))
+        text = path
+    return text, tuple(found)
 
 
 def _condition(text: str, option: str) -> Condition:

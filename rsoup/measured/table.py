@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -11,7 +11,7 @@ from rsoup.errors import UsageError, listing, show, show_path
 from rsoup.measured import document, flat, strict
 from rsoup.measured.cells import csv_rows
 from rsoup.measured.columns import Columns, Condition
-from rsoup.measured.foreign import json_rows
+from rsoup.measured.foreign import Cells, json_rows
 from rsoup.measured.values import Measured, Row, Table
 from rsoup.mix import format_number
 from rsoup.storage.files import parse_json, read_whole
@@ -33,19 +33,52 @@ def read_table(path: str, columns: Columns = Columns()) -> Table:  # noqa: B008 
     if os.path.isdir(path):
         path = os.path.join(path, FILE)
     shown = show_path(path)
-    data = read_whole(path, shown, MAX_BYTES)
+    found = _rows(path, shown)
+    if isinstance(found, dict):
+        return _narrowed(_checked(document.read(found, shown), shown), columns)
     stem = os.path.splitext(os.path.basename(path))[0]
+    return _checked(flat.read(found, columns, stem, shown), shown)
+
+
+def read_tables(path: str, columns: Columns, by: str) -> dict[str, Table]:
+    """A table per different text of the column `by` of a flat table, in the order of its rows; read once.
+
+    Rows with an empty cell are left out. Raises UsageError E0253 for a column that is not there, or a sweep's own
+    document; what `read_table` raises.
+    """
+    shown = show_path(path)
+    found = {} if os.path.isdir(path) else _rows(path, shown)
+    names = [] if isinstance(found, dict) else list(dict.fromkeys(name for row in found for name in row))
+    if isinstance(found, dict) or by not in names:
+        there = f"there are {listing(names, 20)}" if names else "a sweep's own table has no columns like this"
+        raise UsageError("E0253", f"there is no column '{show(by)}'", where=shown, hint=there)
+    groups: dict[str, list[Cells]] = {}
+    for row in found:
+        if all(condition.holds(str(row.get(condition.column, ""))) for condition in columns.where):
+            groups.setdefault(str(row.get(by, "")).strip(), []).append(row)
+    groups.pop("", None)
+    if not groups:  # says what there is instead
+        flat.read(found, columns, "", shown)
+    return {
+        value: _checked(
+            flat.read(rows, replace(columns, where=(*columns.where, Condition(by, value))), "", shown), shown
+        )
+        for value, rows in groups.items()
+    }
+
+
+def _rows(path: str, shown: str) -> Sequence[Cells] | dict[str, object]:
+    """Rows by column, or a sweep's document as it is."""
+    data = read_whole(path, shown, MAX_BYTES)
     ending = os.path.splitext(path.lower())[1]
     if ending in _DELIMITERS:
-        rows = csv_rows(data, shown, _DELIMITERS[ending])
-    elif ending in (".jsonl", ".ndjson"):
-        rows = json_rows([parse_json(line, shown) for line in data.splitlines() if line.strip()], shown)
-    else:
-        value = parse_json(data, shown)
-        if isinstance(value, dict) and not isinstance(value.get("schema", {}), dict):
-            return _narrowed(_checked(document.read(value, shown), shown), columns)
-        rows = json_rows(value, shown)
-    return _checked(flat.read(rows, columns, stem, shown), shown)
+        return csv_rows(data, shown, _DELIMITERS[ending])
+    if ending in (".jsonl", ".ndjson"):
+        return json_rows([parse_json(line, shown) for line in data.splitlines() if line.strip()], shown)
+    value = parse_json(data, shown)
+    if isinstance(value, dict) and not isinstance(value.get("schema", {}), dict):
+        return value
+    return json_rows(value, shown)
 
 
 def _checked(table: Table, shown: str) -> Table:
