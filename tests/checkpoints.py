@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,19 +149,6 @@ def raw_safetensors(
         header = json.dumps(header)
     text = header.encode() if isinstance(header, str) else header
     return (len(text) if length is None else length).to_bytes(8, "little") + text + data
-
-
-def rsoup(
-    *arguments: str | os.PathLike[str], cwd: str | os.PathLike[str] | None = None, timeout: float = 120
-) -> subprocess.CompletedProcess[bytes]:
-    """The command line in a process of its own, as a user's shell would start it."""
-    return subprocess.run(
-        [sys.executable, "-m", "rsoup", *(os.fspath(argument) for argument in arguments)],
-        capture_output=True,
-        cwd=cwd,
-        timeout=timeout,
-        check=False,
-    )
 
 
 Stored = tuple[str, tuple[int, ...], bytes]

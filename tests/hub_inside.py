@@ -31,6 +31,8 @@ def inside(hub: Hub, *, token: str | None = "hf_write") -> Iterator[pytest.Monke
         patch.setenv("NO_PROXY", "localhost,127.0.0.1")
         commit.commit_of.cache_clear()
         commit._resolved.cache_clear()  # each test has a Hub of its own
+        commit._silent.clear()
+        commit._names.clear()
         yield patch
         commit.commit_of.cache_clear()
         commit._resolved.cache_clear()

@@ -10,8 +10,9 @@ from pathlib import Path
 import adapters as zoo
 import pytest
 import torch
-from checkpoints import read_tensors, rsoup, tree
+from checkpoints import read_tensors, tree
 from safetensors.torch import load_file, save_file
+from warm import rsoup
 
 import rsoup as library
 from rsoup.errors import GateError, IncompatibleError, MismatchError, UsageError
@@ -480,7 +481,7 @@ def test_a_server_that_takes_it(zoo_folder: Path, tmp_path: Path) -> None:
     done = rsoup("merge", *made.adapters, "--uniform", "-o", "soup", "--serve", "vllm", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
-    assert b"--enable-lora --max-lora-rank 8 --lora-modules soup=./soup" in done.stdout
+    assert "--enable-lora --max-lora-rank 8 --lora-modules soup=./soup" in done.stdout
 
 
 def test_a_server_that_does_not(zoo_folder: Path, tmp_path: Path) -> None:
@@ -490,7 +491,7 @@ def test_a_server_that_does_not(zoo_folder: Path, tmp_path: Path) -> None:
     done = rsoup("merge", *made.adapters, "--uniform", "-o", "soup", "--serve", "vllm", cwd=tmp_path)
 
     assert done.returncode == 3
-    assert b"E0350" in done.stderr
+    assert "E0350" in done.stderr
     assert tree(tmp_path) == {}
 
 
@@ -500,7 +501,7 @@ def test_gates_are_for_adapters(options: list[str], two_models: list[str], tmp_p
     done = rsoup("merge", *two_models, "--uniform", "-o", tmp_path / "soup", *options)
 
     assert done.returncode == 2
-    assert b"E0206" in done.stderr
+    assert "E0206" in done.stderr
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -518,7 +519,7 @@ def test_a_dry_run_writes_nothing(as_json: bool, zoo_folder: Path, tmp_path: Pat
     if as_json:
         assert json.loads(done.stdout)["adapter"]["rank"] == [4, 4]
     else:
-        assert b"would write soup" in done.stdout
+        assert "would write soup" in done.stdout
 
 
 # --- verify

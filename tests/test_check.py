@@ -17,9 +17,9 @@ import pytest
 import torch
 from checkpoints import Family, related, write_folder
 from conftest import Folders
-from faults import Warm
 from refusals import changed
 from typer.testing import CliRunner
+from warm import Warm
 
 import rsoup
 from rsoup.cli.app import app

@@ -22,7 +22,8 @@ import pytest
 import torch
 from checkpoints import related, write_folder
 from conftest import Folders
-from faults import Ended, Warm, big_models, command, small_disk, stray, verify
+from faults import big_models, command, small_disk, stray, verify
+from warm import Ended, Warm
 
 import rsoup
 from rsoup import console

@@ -17,16 +17,8 @@ import pytest
 import torch
 from checkpoints import read_tensors, related, tree, write_folder
 from conftest import Folders
-from faults import (
-    FailNth,
-    Warm,
-    command,
-    needs_root,
-    small_disk,
-    stray,
-    verify,
-    without_run,
-)
+from faults import FailNth, command, needs_root, small_disk, stray, verify, without_run
+from warm import Warm
 
 from rsoup.errors import RsoupError, TargetError
 from rsoup.library import make_recipe

@@ -13,9 +13,9 @@ import pytest
 import torch
 from checkpoints import raw_safetensors, record, related, write_file, write_folder
 from conftest import Folders
-from faults import Warm
 from hypothesis import given
 from hypothesis import strategies as st
+from warm import Warm
 
 import rsoup
 from rsoup.errors import AccessError, RefusedFileError, UsageError

@@ -13,8 +13,8 @@ import adapters
 import pytest
 import torch
 from checkpoints import tree
-from faults import Ended, Warm
 from safetensors.torch import load_file, save_file
+from warm import Ended, Warm
 
 import rsoup
 from rsoup.errors import GateError, IncompatibleError, RsoupError, TargetError, UsageError

@@ -14,9 +14,10 @@ import peft
 import pytest
 import torch
 import transformers
-from checkpoints import cooked, read_tensors, rsoup, tree, write_folder
+from checkpoints import cooked, read_tensors, tree, write_folder
 from faults import interrupted, stray
 from safetensors.torch import load_file, save_file
+from warm import rsoup
 
 import rsoup as library
 from rsoup.errors import IncompatibleError, UsageError
@@ -548,8 +549,8 @@ def test_the_remedy_is_told(zoo_folder: Path, tmp_path: Path) -> None:
     narrow = rsoup(*arguments, "-o", tmp_path / "narrow")
     wide = rsoup(*arguments, "-o", tmp_path / "wide", "--dtype", "float32")
 
-    assert b"of it is rounded away by the stored dtype; --dtype float32 keeps it" in narrow.stdout
-    assert b"0.00% of it is rounded away by the stored dtype\n" in wide.stdout
+    assert "of it is rounded away by the stored dtype; --dtype float32 keeps it" in narrow.stdout
+    assert "0.00% of it is rounded away by the stored dtype\n" in wide.stdout
 
 
 # --- laws
@@ -710,7 +711,7 @@ def test_an_interrupted_fold_is_begun_again(nth: int, zoo_folder: Path, tmp_path
     ended = interrupted(nth, *arguments, "soup", cwd=tmp_path)
 
     assert ended.returncode in (130, -signal.SIGINT), ended.stderr
-    assert b"Traceback" not in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert not (tmp_path / "soup").exists()
     assert rsoup(*arguments, "soup", cwd=tmp_path).returncode == 0
     assert stray(tmp_path) == []

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from checkpoints import Tensors, related, rsoup, tensor_bytes, tree, write_file, write_folder
+from checkpoints import Tensors, related, tensor_bytes, tree, write_file, write_folder
+from warm import rsoup
 
 from rsoup.errors import AccessError, RefusedFileError, RsoupError
 from rsoup.library import make_recipe
@@ -651,7 +652,7 @@ def test_a_pipe_does_not_hang_the_command(two_models: list[str], base_and_two: F
     done = rsoup("merge", *two_models, "--uniform", "-o", base_and_two.root / "out", timeout=30)
 
     assert done.returncode == 8
-    assert b"this is a pipe, not a regular file" in done.stderr
+    assert "this is a pipe, not a regular file" in done.stderr
     assert sorted(item.name for item in base_and_two.root.iterdir()) == ["base", "one", "two"]
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 from conftest import Folders
-from faults import Warm, big_models, stray, verify
+from faults import big_models, stray, verify
+from warm import Warm
 
 from rsoup import Recipe, make_recipe, merge
 from rsoup.errors import RefusedFileError, RsoupError

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 from checkpoints import tree
-from faults import Warm, big_models, needs_root, stray, verify
+from faults import big_models, needs_root, stray, verify
+from warm import Warm
 
 from rsoup.plan import BLOCK_ELEMENTS
 

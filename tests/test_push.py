@@ -16,6 +16,7 @@ from checkpoints import write_folder
 from conftest import Folders
 from hub_server import Hub
 from huggingface_hub.repocard import ModelCard
+from warm import rsoup as command_line
 
 import rsoup
 from rsoup.report import card
@@ -49,14 +50,7 @@ def push(
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """`rsoup push …` in a process of its own, whose every output is searched for tokens."""
-    done = subprocess.run(
-        [sys.executable, "-m", "rsoup", command, *map(str, arguments)],
-        env=hub.environment(token=token, xet=xet) | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = command_line(command, *map(str, arguments), env=hub.environment(token=token, xet=xet) | variables)
     assert token is None or token not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done

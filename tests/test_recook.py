@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 import torch
 from checkpoints import related, write_file, write_folder
-from faults import Ended, Warm
 from hub_server import Hub
+from warm import Ended, Warm
 
 import rsoup
 from rsoup.cli.again import check_places

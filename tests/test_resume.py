@@ -17,7 +17,8 @@ from typing import NamedTuple
 import pytest
 from checkpoints import tree
 from conftest import Folders
-from faults import Ended, Warm, big_models, command, stray, verify, without_run
+from faults import big_models, command, stray, verify, without_run
+from warm import Ended, Warm
 
 from rsoup import make_recipe, merge
 from rsoup.plan import BLOCK_ELEMENTS

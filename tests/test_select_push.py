@@ -13,6 +13,7 @@ import torch
 from checkpoints import related, write_folder
 from hub_server import Hub
 from huggingface_hub.repocard import ModelCard
+from warm import rsoup
 
 from rsoup.recipe import Ingredient
 from rsoup.request import Request
@@ -56,10 +57,7 @@ def select(
     hub: Hub, run: Path, *arguments: object, token: str = "hf_write"
 ) -> subprocess.CompletedProcess[str]:
     """`rsoup select …` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "rsoup", "select", str(run), *map(str, arguments)],
-        env=hub.environment(token=token), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return rsoup("select", str(run), *map(str, arguments), env=hub.environment(token=token))
 
 
 def test_the_chosen_point_is_published_with_its_rewards(hub: Hub, run: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import related, rsoup, tree, write_file, write_folder
+from checkpoints import related, tree, write_file, write_folder
 from torch import nn
+from warm import rsoup
 
 from rsoup.errors import UsageError
 from rsoup.library import make_recipe
@@ -141,11 +142,11 @@ def test_the_command_line(place: Path) -> None:
     assert json.loads(again.stdout)["evaluated"] == 0
     assert sorted(os.listdir(place / "run" / "soups")) == before
     beside = rsoup("sweep", "run", "--grid", "5", cwd=place)
-    assert (beside.returncode, b"E0206" in beside.stderr) == (2, True)
+    assert (beside.returncode, "E0206" in beside.stderr) == (2, True)
     dry = rsoup(*run[:4], "9", *run[5:], "--dry-run", cwd=place)
     assert dry.returncode == 0
-    assert b"9 points" in dry.stdout
-    assert b"6 of them left" in dry.stdout
+    assert "9 points" in dry.stdout
+    assert "6 of them left" in dry.stdout
 
 
 @pytest.mark.fault("J17")
@@ -155,6 +156,6 @@ def test_many_points_need_a_yes(place: Path) -> None:
         "sweep", "a", "b", "--grid", "1001", "--eval", "true", "--reward", "x", "-o", "run", cwd=place
     )
     assert many.returncode == 2
-    assert b"1001 points" in many.stderr
-    assert b"--yes" in many.stderr
+    assert "1001 points" in many.stderr
+    assert "--yes" in many.stderr
     assert not (place / "run").exists()

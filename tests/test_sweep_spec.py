@@ -110,6 +110,15 @@ def refused(**changes: object) -> str:
     return found.value.code
 
 
+def test_columns_of_the_table_are_distinct() -> None:
+    """A metric called as the standard error of another, or as its report values where there are some: E0232."""
+    both = [EvaluatorSpec((Metric("r", "$.r"), Metric(name, "$.x", guard=True)), run="x") for name in ("r_report", "r_stderr")]  # fmt: skip
+
+    assert asking.make_spec(TWO, [both[0]], Design(grid=3)).metrics[1].name == "r_report"
+    assert refused(evaluators=[both[0]], report_repeats=1) == "E0232"
+    assert refused(evaluators=[both[1]]) == "E0232"
+
+
 def test_parts_that_do_not_go_together() -> None:
     """Every contradiction has its refusal."""
     guard = EvaluatorSpec((Metric("g", "$.g", guard=True),), run="x")

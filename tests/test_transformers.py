@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import read_tensors, rsoup
+from checkpoints import read_tensors
+from warm import rsoup
 
 transformers = pytest.importorskip("transformers")
 from zoo import ZOO, asked, born, nudged, reopened  # noqa: E402 - not without transformers
@@ -178,7 +179,7 @@ def test_the_command_line(tmp_path: Path) -> None:
 
     run = rsoup("merge", *paths, "--lambda", ",".join(MIX), "-o", tmp_path / "soup")
 
-    assert run.returncode == 0, run.stderr.decode()
+    assert run.returncode == 0, run.stderr
     assert torch.equal(asked(by_hand(paths, "qwen2")), asked(reopened(tmp_path / "soup", "qwen2")))
 
 

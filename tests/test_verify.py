@@ -17,9 +17,10 @@ import pytest
 import torch
 from checkpoints import Tensors, read_tensors, related, write_file, write_folder
 from conftest import Folders
-from faults import Warm, big_models
+from faults import big_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from warm import Warm
 
 import rsoup
 from rsoup.errors import (

@@ -15,7 +15,7 @@ from typing import Final
 from rsoup.errors import AccessError, BusyError, RefusedFileError, listing, show
 from rsoup.hub.address import SCHEME, Address, is_inside, parse
 from rsoup.hub.patience import patient
-from rsoup.hub.refusals import endpoint, explained
+from rsoup.hub.refusals import endpoint, explained, not_kept
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -24,6 +24,7 @@ _TIMEOUT: Final = 30.0
 
 
 _names: dict[str, str] = {}  # what the Hub calls the models that were asked for
+_silent: set[str] = set()  # models that the Hub was asked for in vain: its client would wait half a minute each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,12 @@ def _resolved(repo: str, revision: str | None) -> str:
     try:
         found = patient(lambda: HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT), repo)
     except (OfflineModeIsEnabled, TransportError):
+        _silent.add(repo)
         with explained(repo):
             kept = HfApi().resolve_revision(repo, revision=revision, local_files_only=True)
             return str(kept.resolved)
-    _remember(Commit(repo, str(found.sha), None).folder, revision or "main")
+    if revision != found.sha:
+        _remember(Commit(repo, str(found.sha), None).folder, revision or "main")
     _names[repo] = str(found.id)
     return str(found.sha)
 
@@ -116,6 +119,13 @@ def commit_of(repo: str, commit: str) -> Commit:
     from huggingface_hub.hf_api import RepoFile
 
     files: dict[str, RemoteFile] = {}
+    kept = Commit(repo, commit, None)
+    if repo not in _names and repo not in _silent:
+        _resolved(repo, commit)
+    if repo in _silent:
+        if os.path.isdir(kept.folder):
+            return kept
+        raise not_kept(f"{repo}@{commit[:12]}")
     try:
         with explained(f"{repo}@{commit[:12]}"):
             tree = patient(
@@ -125,7 +135,6 @@ def commit_of(repo: str, commit: str) -> Commit:
                 repo,
             )
     except (AccessError, BusyError) as error:
-        kept = Commit(repo, commit, None)
         if error.code in ("E0716", "E7510") and os.path.isdir(kept.folder):
             return kept
         raise

@@ -14,7 +14,7 @@ from rsoup.errors import UsageError, listing, show
 from rsoup.request import Request, make
 from rsoup.sweep import harness, placeholders
 from rsoup.sweep.grid import points_of
-from rsoup.sweep.score import Metric
+from rsoup.sweep.score import Metric, value_columns
 from rsoup.sweep.series import is_pattern
 from rsoup.sweep.spec import STRATEGIES, TRACKERS, Design, EvaluatorSpec, SweepSpec, Track
 
@@ -168,6 +168,12 @@ def _check_evaluators(spec: SweepSpec) -> None:
     names = [found.name for found in spec.metrics]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError("E0232", f"two metrics are called {listing(twice)}", hint="give each its own name")
+    columns = [column for name in names for column in value_columns(name, report=spec.report_repeats > 0)]
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise UsageError(
+            "E0232", f"two columns of points.csv would be called {listing(twice)}: a metric, and what is written beside another one",
+            hint="give the metric another name",
+        )  # fmt: skip
     if all(found.guard for found in spec.metrics):
         raise UsageError("E0235", "there are guard metrics and no reward", hint="--reward NAME")
     if spec.report_all and not spec.report_repeats:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from rsoup.report.page import page
 from rsoup.sweep.record import Record
+from rsoup.sweep.score import value_columns
 from rsoup.sweep.trackers import Closing, Entry
 
 _KEPT: Final = (
@@ -71,10 +72,10 @@ def closing(document: Mapping[str, Any]) -> Closing:
     }
     names, metrics = list(bare["ingredients"]), list(bare["metrics"])
     columns = ["point", *(f"lambda/{name}" for name in names), "scale", "training_step"]
-    columns += [
-        f"{name}{ending}" for name in metrics for ending in ("", "_stderr", "_report", "_report_stderr")
-    ]
-    rows = [_row(point, names, metrics) for point in bare["points"] if point["front"]]
+    front = [point for point in bare["points"] if point["front"]]
+    splits = ("select", "report") if any(point["report"] for point in front) else ("select",)
+    columns += [column for name in metrics for column in value_columns(name, report=len(splits) > 1)]
+    rows = [_row(point, names, metrics, splits) for point in front]
     numbers = {name: float(value) for name, value in found.items() if value is not None}
     return Closing(numbers, columns, rows, page(bare))
 
@@ -85,7 +86,9 @@ def digest(found: Closing) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _row(point: Mapping[str, Any], names: Sequence[str], metrics: Sequence[str]) -> list[str | float | None]:
+def _row(
+    point: Mapping[str, Any], names: Sequence[str], metrics: Sequence[str], splits: Sequence[str]
+) -> list[str | float | None]:
     cells: list[str | float | None] = [
         point["point"],
         *(float(Fraction(point["lambda"][name])) for name in names),
@@ -93,7 +96,7 @@ def _row(point: Mapping[str, Any], names: Sequence[str], metrics: Sequence[str])
         point["step"],
     ]
     for name in metrics:
-        for split in ("select", "report"):
+        for split in splits:
             value = (point[split] or {}).get(name, {})
             cells += [value.get("value"), value.get("error")]
     return cells

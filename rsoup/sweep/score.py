@@ -30,3 +30,9 @@ class Score:
     value: float
     error: float | None = None
     maximise: bool | None = None
+
+
+def value_columns(name: str, *, report: bool) -> list[str]:
+    """The columns of a metric in a table: its value, standard error, and with `report` those of the report split."""
+    endings = ("", "_stderr", *(("_report", "_report_stderr") if report else ()))
+    return [f"{name}{ending}" for ending in endings]

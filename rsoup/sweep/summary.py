@@ -17,6 +17,7 @@ from rsoup.sweep.board import Board
 from rsoup.sweep.outcomes import Outcome
 from rsoup.sweep.point import Point
 from rsoup.sweep.results import best_of, directions, done_of, front_of, rewards_of
+from rsoup.sweep.score import value_columns
 from rsoup.sweep.scoring import Measured
 from rsoup.sweep.study import Study
 
@@ -117,18 +118,17 @@ def _greedy(study: Study, board: Board) -> dict[str, object] | None:
 
 
 def table(found: Mapping[str, object], study: Study) -> str:
-    """The points as CSV: λ by ingredient, every metric with its standard error."""
+    """The points as CSV: λ by ingredient, every metric with its standard error, of the report split where there is one."""
     metrics = [metric.name for metric in study.spec.metrics]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    columns = [
-        f"{name}{ending}" for name in metrics for ending in ("", "_stderr", "_report", "_report_stderr")
-    ]
+    report = study.spec.report_repeats > 0
+    columns = [column for name in metrics for column in value_columns(name, report=report)]
     writer.writerow(["point", *(f"lambda_{name}" for name in study.names), "scale", "step", "status", "front", *columns])  # fmt: skip
     for point in points_of(found):
         cells = []
         for name in metrics:
-            for split in ("select", "report"):
+            for split in ("select", *(("report",) if report else ())):
                 value = (point[split] or {}).get(name, {})
                 cells += [value.get("value"), value.get("error")]
         shares = list(point["lambda"].values())
