@@ -903,7 +903,7 @@ def test_what_a_merge_says(warm: Warm, base_and_two: Folders) -> None:
 
 
 def test_the_demo(warm: Warm, tmp_path: Path) -> None:
-    """rsoup demo shows the rewards of eleven λ, the front, and commands that work."""
+    """rsoup demo shows the rewards of eleven λ, the front, and commands that work; --json the rows as data, of a new one."""
     ended = warm.run("demo", "-o", "my demo", cwd=tmp_path)
 
     assert ended.code == 0, ended.err
@@ -921,17 +921,11 @@ def test_the_demo(warm: Warm, tmp_path: Path) -> None:
     assert len((tmp_path / "my demo" / "sweep" / "points.csv").read_text().splitlines()) == 22
     refused = warm.run("demo", "-o", "my demo", cwd=tmp_path)
     assert refused.code == 6
-
-
-def test_the_demo_as_json_and_quietly(warm: Warm, tmp_path: Path) -> None:
-    """--json gives the rows as data, -q the folder's name; both replace an earlier demo with --overwrite."""
-    document = json.loads(warm.run("demo", "--json", cwd=tmp_path).out)
-    quiet = warm.run("demo", "-q", "--overwrite", "--seed", "1", cwd=tmp_path)
-
+    again = warm.run("demo", "-o", "my demo", "--json", "--overwrite", "--seed", "1", cwd=tmp_path)
+    document = json.loads(again.out)
     labels = [row["label"] for row in document["rows"]]
     assert (labels[:2], labels[-1], len(labels)) == (["base", "low"], "high", 12)
     assert document["rows"][0]["lambda"] is None
-    assert quiet == Ended(0, "rsoup-demo\n", "")
 
 
 # --- the console by itself ---------------------------------------------------------------------------------------

@@ -204,12 +204,12 @@ def test_commands_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """The commands name the right folders, quoted for the shell; none of them looks like an option."""
     monkeypatch.chdir(tmp_path)
 
-    spaced = run("my demo", expert_steps=1, progress=silent).commands
-    dashed = run("-x", expert_steps=1, progress=silent).commands
+    merge_line, sweep_line = run("-my demo", expert_steps=1, progress=silent).commands
 
-    assert spaced[0].startswith("rsoup merge 'my demo/low' 'my demo/high' --base 'my demo/base' --lambda ")
-    assert dashed[1].startswith("rsoup sweep ./-x/low ./-x/high --base ./-x/base --grid 21 ")
-    assert shlex.split(dashed[1])[-2:] == ["-o", "./-x/sweep"]
+    low, high, base = (f"'./-my demo/{name}'" for name in ("low", "high", "base"))
+    assert merge_line.startswith(f"rsoup merge {low} {high} --base {base} --lambda ")
+    assert sweep_line.startswith(f"rsoup sweep {low} {high} --base {base} --grid 21 ")
+    assert shlex.split(sweep_line)[-2:] == ["-o", "./-my demo/sweep"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "folder of models", "file", "dangling link"])
@@ -235,16 +235,18 @@ def test_what_is_there_is_kept(tmp_path: Path, kind: str, overwrite: bool) -> No
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_overwrite_replaces_an_earlier_demo(tmp_path: Path) -> None:
+def test_overwrite_replaces_an_earlier_demo(tmp_path: Path, demo: DemoResult) -> None:
     """With overwrite the earlier demo is gone and the new one there; progress has a line for each step."""
     out = tmp_path / "out"
-    run(str(out), seed=1, expert_steps=1, progress=silent)
+    shutil.copytree(demo.out, out)
+    (out / "sweep" / "of-the-earlier-one").touch()
     lines: list[str] = []
 
     run(str(out), overwrite=True, expert_steps=1, progress=lines.append)
 
     assert sorted([*TRAINED, "sweep"]) == sorted(os.listdir(out))
     assert os.listdir(tmp_path) == ["out"]
+    assert not (out / "sweep" / "of-the-earlier-one").exists()
     assert [line.partition(":")[0] for line in lines] == [*TRAINED, "sweep"]
 
 

@@ -21,6 +21,7 @@ from checkpoints import related, tree, write_folder
 from safetensors.torch import save_file
 from typer.models import ParameterInfo
 from typer.testing import CliRunner
+from warm import rsoup
 
 from rsoup import load_recipe
 from rsoup.cli.app import app
@@ -248,10 +249,7 @@ def test_commands_of_the_readme_run(demo_folder: Path) -> None:
     for shown in run:
         words = shlex.split(shown.command, comments=True)
         assert words[0] == "rsoup", shown.command
-        command = [sys.executable, "-m", *words]
-        done = subprocess.run(
-            command, cwd=demo_folder, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = rsoup(*words[1:], cwd=demo_folder)
         assert done.returncode == shown.exit_code, f"{shown.command}\n{done.stderr}"
         printed = iter([alike(line) for line in (done.stdout + done.stderr).splitlines()])
         assert all(alike(line) in printed for line in shown.output), (

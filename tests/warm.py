@@ -198,11 +198,12 @@ class Warm:
         return ended
 
     def close(self) -> None:
-        """End the interpreter."""
+        """End the interpreter; its runs have ended."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
+        self._server.kill()
+        self._server.wait()
         self._server.stdin.close()
-        self._server.wait(timeout=30)
         self._server.stdout.close()
 
 
