@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+import yaml
 from hub_calls import MODEL, NAME, Call, by_signature, route, signed
 from hub_store import Commit, Entry, Refusal, Repository
 from hub_wire import Answer, as_json, part
@@ -163,7 +165,14 @@ def revision(call: Call) -> Answer:
         "lastModified": commit.date,
         "tags": [],
     }
-    return as_json({**shown, **gate, "author": held.id.split("/")[0]})
+    return as_json({**shown, **gate, **_metadata(commit), "author": held.id.split("/")[0]})
+
+
+def _metadata(commit: Commit) -> dict[str, Any]:
+    """What stands between the card's first two lines of dashes."""
+    card = commit.tree.get("README.md")
+    found = None if card is None else re.match(rb"---\n(.*?)\n---", card.data, re.DOTALL)
+    return {} if found is None else {"cardData": yaml.safe_load(found[1])}
 
 
 def readable(call: Call) -> Repository:

@@ -397,6 +397,30 @@ def test_licences_that_differ_are_refused_before_the_work(
     assert not (tmp_path / "made").exists()
 
 
+def test_a_base_that_cannot_be_asked_is_no_base_without_a_licence(hub: Hub, base_and_two: Folders) -> None:
+    """The ingredients' cards name a base and no licence: the base's is taken; an answer that is no answer ends the push."""
+    for folder in (base_and_two.base, base_and_two.one, base_and_two.two):
+        (folder / "README.md").write_text("---\nbase_model: org/base\n---\n")
+    soup = base_and_two.root / "soup"
+    recipe = rsoup.make_recipe([base_and_two.one, base_and_two.two], uniform=True, base=base_and_two.base)
+    rsoup.merge(recipe, soup)
+    hub.add("org/base", {"README.md": b"---\nlicense: mit\n---\n"})
+
+    hub.fail("GET endpoint /api/models/org/base", status=400, times=9)
+    done = push(hub, soup, "me/soup")
+    assert done.returncode not in (0, 1)
+    assert "  hint   " in done.stderr
+    assert writes(hub) == []
+
+    hub.faults.clear()
+    published(push(hub, soup, "me/soup", "--json"))
+    assert card.split(hub.files("me/soup")["README.md"].decode())[0]["license"] == "mit"
+
+    hub.fail("GET endpoint /api/models/org/base", status=403)
+    published(push(hub, soup, "me/other", "--json"))
+    assert "license" not in card.split(hub.files("me/other")["README.md"].decode())[0]
+
+
 @pytest.mark.parametrize("tool", ["transformers", "trl"])
 def test_cards_of_other_tools_keep_their_words(hub: Hub, soup: Path, tool: str) -> None:
     """On top of a real card of transformers or TRL: every word of its prose stays, what was placeholder goes, the Hub takes it."""
