@@ -258,6 +258,18 @@ def test_without_report_values_the_reader_is_warned(all_in_one: Path) -> None:
     assert rsoup(*words, "-q").stdout == "worse\n"
 
 
+def test_one_seed_shows_its_differences_and_decides_nothing(all_in_one: Path) -> None:
+    """No interval, no verdict, no worth; -q says inconclusive."""
+    words = ("verdict", all_in_one, "--seeds", "seed", *METRICS, "--where", "set=soups", "--where", "seed=3", "--compare", f"morl={all_in_one}:set=morl:seed=3")  # fmt: skip
+    done = rsoup(*words)
+
+    assert "1 seed, soups of 2 trainings" in done.stdout
+    assert "not decided: 1 seed, 10 are needed" in done.stdout
+    assert json.loads(rsoup(*words, "--json").stdout)["compared"][0]["verdict"] is None
+    assert rsoup(*words, "-q").stdout == "inconclusive\n"
+    assert rsoup(*words, "--require", "match", "-q").exit_code == 4
+
+
 def test_a_verdict_can_be_required(all_in_one: Path) -> None:
     """Exit 4 with E0405 and the set it is about; 0 where it is kept; another word is E0284."""
     words = ("verdict", all_in_one, "--seeds", "seed", *METRICS, "--where", "set=morl")

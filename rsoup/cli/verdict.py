@@ -72,7 +72,9 @@ def run(reading: Reading, asked: Asked, *, console: Console) -> int:
     written = [asked.plot] if asked.plot is not None else []
     data = {**found, "written": written, "error": None if error is None else error_json(error)}
     console.result(
-        _text(found, written, console), data, "\n".join(str(one["verdict"]) for one in found["compared"])
+        _text(found, written, console),
+        data,
+        "\n".join(one["verdict"] or "inconclusive" for one in found["compared"]),
     )
     if error is None:
         return 0

@@ -24,7 +24,9 @@ _TIMEOUT: Final = 30.0
 
 
 _names: dict[str, str] = {}  # what the Hub calls the models that were asked for
-_silent: set[str] = set()  # models that the Hub was asked for in vain: its client would wait half a minute each time
+_silent: set[str] = (
+    set()
+)  # models that the Hub was asked for in vain: its client would wait half a minute each time
 
 
 @dataclass(frozen=True, slots=True)
