@@ -3,7 +3,7 @@
 python recipes/experiments/language/run.py -o runs/language              ten seeds, about a quarter of an hour each
 python recipes/experiments/language/run.py -o runs/language --seeds 1    a first look
 
-It needs TRL, PEFT and datasets (`pip install 'trl[peft]'`, TRL ≥ 1.16), no network and no GPU.
+It needs TRL ≥ 1.16 (`pip install -c constraints.txt -e '.[experiments]'`), no network and no GPU.
 Resumable: what is there is not made again. Every soup is made, measured and judged by the command `rsoup`; the page of
 what is there is made by `python recipes/experiments/language/summary.py runs/language`.
 """

@@ -3,7 +3,7 @@
 python recipes/experiments/locomotion/run.py -o runs/locomotion              ten seeds, three to four hours on one core
 python recipes/experiments/locomotion/run.py -o runs/locomotion --seeds 2    a first look
 
-Resumable: what is there is not made again. Needs `pip install mo-gymnasium 'gymnasium[mujoco]' stable-baselines3`.
+Resumable: what is there is not made again. Needs `pip install -c constraints.txt -e '.[experiments]'`.
 Every soup is made and measured by the command `rsoup`; the page of what is there is made by
 `python recipes/experiments/locomotion/summary.py runs/locomotion`.
 """
