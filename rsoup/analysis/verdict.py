@@ -1,4 +1,4 @@
-"""What several seeds say together: do the soups match M other trainings, and are their experts linearly connected?"""
+"""What several seeds say together: whether the soups match M other trainings, and their experts are linearly connected."""
 
 from __future__ import annotations
 
