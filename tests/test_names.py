@@ -19,13 +19,14 @@ from checkpoints import (
     raw_safetensors,
     read_tensors,
     record,
-    rsoup,
     tree,
     write_file,
     write_folder,
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from warm import Argument
+from warm import rsoup as command_line
 
 from rsoup.console import Console
 from rsoup.errors import IncompatibleError, Problem, RefusedFileError, UsageError, listing, show
@@ -58,6 +59,12 @@ HOSTILE = (
 )
 AS_FILE_NAMES = tuple(name.replace("/", "_").lstrip(".") for name in HOSTILE if name and "\0" not in name)
 LOUD = ("merge", "--uniform")
+
+
+def rsoup(*arguments: Argument) -> CompletedProcess[bytes]:
+    """A command line, and the bytes it printed."""
+    done = command_line(*arguments)
+    return CompletedProcess(done.args, done.returncode, os.fsencode(done.stdout), os.fsencode(done.stderr))
 
 
 def tame(output: bytes) -> bool:

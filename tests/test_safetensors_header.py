@@ -19,7 +19,6 @@ from checkpoints import (
     read_tensors,
     record,
     related,
-    rsoup,
     tensor_bytes,
     tree,
     write_file,
@@ -28,6 +27,7 @@ from header_mutations import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import deserialize, safe_open
+from warm import rsoup
 
 from rsoup.errors import IncompatibleError, RefusedFileError, RsoupError, TargetError
 from rsoup.library import make_recipe
@@ -198,10 +198,10 @@ def test_refusals_reach_the_shell(tmp_path: Path) -> None:
     done = rsoup("merge", good, bad, "--uniform", "-o", tmp_path / "out")
 
     assert done.returncode == 8
-    assert done.stdout == b""
-    assert b"error[E0801]: the file is empty (0 bytes)\n" in done.stderr
-    assert os.fsencode(bad) in done.stderr
-    assert b"  hint   an interrupted download? fetch it again\n" in done.stderr
+    assert done.stdout == ""
+    assert "error[E0801]: the file is empty (0 bytes)\n" in done.stderr
+    assert os.fspath(bad) in done.stderr
+    assert "  hint   an interrupted download? fetch it again\n" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.safetensors", "good.safetensors"]
 
 
