@@ -30,6 +30,8 @@ DELTA: Final = 0.10
 """A match is within this share of what the other trainings gain over the best single expert. Fixed before the runs."""
 CONFIDENCE: Final = 0.95
 LEAST_SEEDS: Final = 10
+NEGLIGIBLE: Final = 0.01
+"""Of what the experts are apart: soups that gain less than this leave a rule nothing to keep."""
 
 
 # --- gains and expected rewards
@@ -182,7 +184,7 @@ class Rule:
     """One rule for λ: its evaluations, and the share of the best soup's gain over the better expert that it keeps.
 
     `kept` has one value per cell: 1 − Σ regret/Σ gain over the preferences; 1 is the best of all measured λ by the report
-    values, 0 no better than picking the better expert.
+    values, 0 no better than picking the better expert; NaN where the best soups gain next to nothing (`NEGLIGIBLE`).
     """
 
     name: str
@@ -256,15 +258,17 @@ def _kept(
     cell: Cell, points: dict[Mix, Point], wanted: Sequence[Values], chooser: Chooser, *, raw: bool
 ) -> float:
     spans = (1.0,) * len(cell.rewards) if raw else reference(cell, "report").spans
-    lost = gained = 0.0
+    lost = gained = apart = 0.0
     for mu in wanted:
         worths = {
             mix: _utility(cell, point.report, mu, spans) for mix, point in points.items() if point.report
         }
         best = max(worths.values())
         lost += best - worths[chooser(mu)]
-        gained += best - max(_utility(cell, values_of(e, "report"), mu, spans) for e in cell.experts)
-    return 1 - lost / gained if gained > 0 else float("nan")
+        alone = [_utility(cell, values_of(e, "report"), mu, spans) for e in cell.experts]
+        gained += best - max(alone)
+        apart += max(alone) - min(alone)
+    return 1 - lost / gained if gained > NEGLIGIBLE * apart else float("nan")
 
 
 def _utility(cell: Cell, values: Values, mu: Values, spans: Values) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -28,6 +29,14 @@ def mean(values: Sequence[float], digits: int = 3, *, sign: bool = False) -> str
     form = f"{'+' if sign else ''}.{digits}f"
     shown = format(fmean(values), form).replace("-", "−")
     return shown if len(values) < 2 else f"{shown} ± {stdev(values) / len(values) ** 0.5:.{digits}f}"
+
+
+def kept(values: Sequence[float]) -> str:
+    """The mean over the seeds in which soups gain anything that a rule could keep (`evidence.NEGLIGIBLE`), and how many."""
+    found = [value for value in values if isfinite(value)]
+    if not found:
+        return "–"
+    return mean(found) + ("" if len(found) == len(values) else f" ({count(len(found), len(values))})")
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -8,7 +8,7 @@ from statistics import fmean
 import evidence
 from cells import Cell
 from evidence import Against
-from wording import count, difference, interval, mean, table, verdict
+from wording import count, difference, interval, kept, mean, table, verdict
 
 TRIED = {
     "scaled-1.5": "scaled by 1.5",
@@ -168,7 +168,7 @@ def rules_table(found: Settings) -> str:
         plain = evidence.rules(found[key], wanted, BUDGETS, raw=True)
         scaled = evidence.rules(found[key], wanted, BUDGETS, raw=False)
         for one, other in zip(plain, scaled, strict=True):
-            rows.append([f"{key[1]} steps", one.name, str(one.evaluations), mean(one.kept), mean(other.kept)])
+            rows.append([f"{key[1]} steps", one.name, str(one.evaluations), kept(one.kept), kept(other.kept)])
     rows.sort(key=lambda row: (int(row[0].split()[0]), int(row[2])))
     return table(["", "rule", "evaluations", "kept, rewards in their own units", "kept, in gains"], rows)
 

@@ -110,7 +110,7 @@ All at {plan.EQUAL} λ.
 
 ## Which λ
 
-For preferences μ = 0.1, 0.2, … 0.9: the share of the gain of the best of {plan.GRID} soups over the better expert that a rule keeps, by the report prompts; 0 is the better expert. λ* is Lemma 3's; it needs the experts' evaluations alone, as λ = μ does.
+For preferences μ = 0.1, 0.2, … 0.9: the share of the gain of the best of {plan.GRID} soups over the better expert that a rule keeps, by the report prompts; 0 is the better expert, and there is nothing to keep (–; in how many seeds there was) where the best soup gains less than 1 % of what the experts are apart. λ* is Lemma 3's; it needs the experts' evaluations alone, as λ = μ does.
 *Validation* takes the best of equally spaced λ by the select prompts, *surrogate* the maximum of the quadratic through the same. In gains λ* and λ = μ are one rule.
 
 {tables.rules_table(found)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -10,7 +9,7 @@ from statistics import fmean
 import evidence
 from cells import Cell, Point
 from evidence import Against
-from wording import count, difference, interval, mean, table, verdict
+from wording import count, difference, interval, kept, mean, table, verdict
 
 NAMES = ("short", "letters")
 TITLES = {
@@ -166,17 +165,11 @@ def rules_table(found: Groups) -> str:
     plain = evidence.rules(found["lora"], WANTED, BUDGETS, raw=True)
     scaled = evidence.rules(found["lora"], WANTED, BUDGETS, raw=False)
     rows = [
-        [one.name, str(one.evaluations), _kept(one.kept), _kept(other.kept)]
+        [one.name, str(one.evaluations), kept(one.kept), kept(other.kept)]
         for one, other in zip(plain, scaled, strict=True)
     ]
     rows.sort(key=lambda row: int(row[1]))
     return table(["rule", "evaluations", "kept, rewards in their own units", "kept, in gains"], rows)
-
-
-def _kept(values: Sequence[float]) -> str:
-    """The mean over the seeds in which a soup is better than an expert at all."""
-    found = [value for value in values if math.isfinite(value)]
-    return mean(found) if found else "–"
 
 
 def along_table(found: Groups) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from math import isnan
 from pathlib import Path
 from statistics import fmean
 
@@ -152,8 +151,7 @@ def rules_table(cells: Sequence[Cell]) -> str:
     both = [evidence.rules(cells, wanted, (2, 3, 5, 6, 11, 21), raw=raw) for raw in (False, True)]
     rows = []
     for rule, own in zip(*both, strict=True):
-        kept = [[share for share in one.kept if not isnan(share)] for one in (rule, own)]
-        rows.append([rule.name, str(rule.evaluations), *(wording.mean(k) if k else "–" for k in kept)])
+        rows.append([rule.name, str(rule.evaluations), wording.kept(rule.kept), wording.kept(own.kept)])
     return wording.table(["λ by", "evaluated soups", "kept, of gains", "kept, in own units"], rows)
 
 
@@ -301,7 +299,7 @@ def _parts(
     )
     yield "## Which λ"
     yield (
-        "What each rule keeps of the soups' gain over the better expert, averaged over 21 preferences: 1 is the best of all measured λ by the report episodes, 0 no better than the better expert. "
+        "What each rule keeps of the soups' gain over the better expert, averaged over 21 preferences: 1 is the best of all measured λ by the report episodes, 0 no better than the better expert; seeds whose best soup gains less than 1 % of what the experts are apart have nothing to keep and are left out. "
         "λ = μ and λ* need the two experts' evaluations alone; *validation* takes the best of so many evenly spaced λ, *surrogate* the maximum of the quadratic through them."
     )
     yield rules_table(final)
