@@ -43,6 +43,24 @@ def reference(cell: Cell, split: str) -> Reference:
     return reference_of(corners, cell.maximise, corners)
 
 
+def apart(cell: Cell) -> bool:
+    """Whether two experts are farther apart than twice the error of that, in every reward on both splits.
+
+    What is divided by a smaller range can be anything. True where no errors are known.
+    """
+    for split in ("select", "report"):
+        for k in range(len(cell.rewards)):
+            corners = sorted(cell.experts, key=lambda point: values_of(point, split)[k])
+            ends = [corners[0], corners[-1]]
+            errors = [
+                (one.select_errors if split == "select" else one.report_errors)[k] or 0.0 for one in ends
+            ]
+            low, high = (values_of(one, split)[k] for one in ends)
+            if high - low <= 2 * sum(error**2 for error in errors) ** 0.5:
+                return False
+    return True
+
+
 def values_of(point: Point, split: str) -> Values:
     """The point's values on the split. Raises ValueError where the report values are asked for and there are none."""
     found = point.select if split == "select" else point.report

@@ -178,20 +178,31 @@ def along_table(along: Sequence[Cell]) -> str:
     rows = []
     for step in sorted({cell.step for cell in along if cell.step is not None}):
         cells = [cell for cell in along if cell.step == step]
-        gaps = [evidence.worst_gap(evidence.connected(cell)) for cell in cells]
-        last = evidence.against(cells)[-1]
+        clear = [cell for cell in cells if evidence.apart(cell)]
+        last = evidence.against(clear)[-1] if clear else None
         experts = [
             fmean(cell.experts[k].report[k] for cell in cells if cell.experts[k].report) for k in range(2)
         ]
         rows.append(
             [
                 _thousands(step), str(len(cells)), *(f"{v:.0f}".replace("-", "−") for v in experts),
-                _passed(cells), wording.mean(gaps, sign=True),
-                wording.mean([evidence.hypervolume(c, c.sets["soups"]) for c in cells]),
-                wording.mean(last.differences, sign=True), wording.interval(last.decision),
+                _passed(cells), wording.count(len(clear), len(cells)),
+                *(["–"] * 4 if last is None else [
+                    wording.mean([evidence.worst_gap(evidence.connected(c)) for c in clear], sign=True),
+                    wording.mean([evidence.hypervolume(c, c.sets["soups"]) for c in clear]),
+                    wording.mean(last.differences, sign=True), wording.interval(last.decision),
+                ]),
             ]
         )  # fmt: skip
-    head = ["steps", "seeds", "fast of the fast expert", "frugal of the frugal expert", "LMC", "worst gap"]
+    head = [
+        "steps",
+        "seeds",
+        "fast of the fast expert",
+        "frugal of the frugal expert",
+        "LMC",
+        "experts apart",
+        "worst gap",
+    ]
     others = f"soups − MORL({len(plan.ALONG) + 2})"
     return wording.table([*head, "hypervolume", others, "95 % interval"], rows)
 
@@ -316,7 +327,7 @@ def _parts(
         yield "## Along training"
         yield along_table(along)
         yield (
-            f"Gains are counted from the experts of the same length; soups at {plan.FEW} λ against MORL for {len(plan.ALONG) + 2} μ."
+            f"Gains are counted from the experts of the same length, where these are apart: by more than twice the error of their difference in both rewards on both splits; the figures to the right are of those seeds. Soups at {plan.FEW} λ against MORL for {len(plan.ALONG) + 2} μ."
         )
         yield picture("training-fronts", f"Seed {along[0].seed}: fronts along training")
         yield picture("training-measures", f"Seed {along[0].seed}: measures along training")
@@ -329,6 +340,13 @@ def findings(final: Sequence[Cell], curve: Sequence[Against]) -> Iterator[str]:
     """The sentences at the top."""
     last, delta = curve[-1], evidence.delta_of(final)
     yield f"The soups of two trainings less {last.trainings} trainings, in expected reward: {wording.difference(last)}; δ = {delta:.3f}."
+    clear = [cell for cell in final if evidence.apart(cell)]
+    if clear and len(clear) < len(final):
+        without = wording.mean(evidence.against(clear)[-1].differences, sign=True)
+        yield (
+            f"In {wording.count(len(clear), len(final))} seeds the experts are apart by more than twice the error of their difference, in both rewards on both splits: "
+            f"the others' unit is mostly noise. Without these, which is no part of the rule: {without}."
+        )
     worth = evidence.worth(curve)
     if worth is not None:
         yield f"They are worth {worth} trainings: the largest number that they match."
