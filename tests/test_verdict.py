@@ -258,6 +258,19 @@ def test_without_report_values_the_reader_is_warned(all_in_one: Path) -> None:
     assert rsoup(*words, "-q").stdout == "worse\n"
 
 
+def test_experts_that_are_not_apart_are_named(tmp_path: Path) -> None:
+    """Standard errors as large as the experts' range: said of that seed; not of those whose errors are small."""
+    rows = [
+        {**{k: v for k, v in row.items() if not k.endswith("_report")}, "x_stderr": error, "y_stderr": 0.01}
+        for seed, error in ((0, 0.01), (1, 0.6), (2, 0.02))
+        for row in rows_of(seed, "soups", 5, 0.4)
+    ]
+    path = write(tmp_path / "t.csv", rows)
+    done = rsoup("verdict", path, "--seeds", "seed", *METRICS, "--where", "set=soups", "--compare", f"same={path}:set=soups")  # fmt: skip
+
+    assert "the experts of '1' are not apart" in done.stderr
+
+
 def test_one_seed_shows_its_differences_and_decides_nothing(all_in_one: Path) -> None:
     """No interval, no verdict, no worth; -q says inconclusive."""
     words = ("verdict", all_in_one, "--seeds", "seed", *METRICS, "--where", "set=soups", "--where", "seed=3", "--compare", f"morl={all_in_one}:set=morl:seed=3")  # fmt: skip

@@ -238,12 +238,25 @@ def _notes(seeds: Sequence[Seed]) -> list[str]:
         notes.append("the same values choose the point for a preference and score it: the best of many noisy points looks better than it is, of many soups more than of few trainings; --split report scores by others")  # fmt: skip
     if left := sum(len(one.not_reported) for one in data):
         notes.append(f"{left} {'point' if left == 1 else 'points'} of the fronts {'has' if left == 1 else 'have'} no report values and {'is' if left == 1 else 'are'} left out")  # fmt: skip
+    if near := [one.name for one in seeds if not _apart(one.data)]:
+        notes.append(f"the experts of {listing(near)} are not apart in every reward by more than twice the error of that: what is counted in their range is mostly noise")  # fmt: skip
     if any(one.chosen_by is not None for one in data):
         for name in seeds[0].others:
             rows = [row for one in seeds for row in one.others[name].done]
             if lacking := sum(not _has_report(row, data[0].rewards) for row in rows):
                 notes.append(f"{lacking} of {len(rows)} points of '{show(name)}' have no report values: what chose them scores them too")  # fmt: skip
     return notes
+
+
+def _apart(data: Data) -> bool:
+    """Whether the best and the worst expert differ by more than twice the error of that, in every reward; errors that are not known are none."""
+    places = [i for i in data.experts if i is not None]
+    for k in range(len(data.rewards)):
+        ends = (min(places, key=lambda i: data.values[i][k]), max(places, key=lambda i: data.values[i][k]))
+        error = sum((data.errors[i][k] or 0.0) ** 2 for i in ends) ** 0.5
+        if data.values[ends[1]][k] - data.values[ends[0]][k] <= 2 * error:
+            return False
+    return True
 
 
 def _has_report(row: Row, rewards: Sequence[str]) -> bool:
