@@ -903,7 +903,7 @@ def test_what_a_merge_says(warm: Warm, base_and_two: Folders) -> None:
 
 
 def test_the_demo(warm: Warm, tmp_path: Path) -> None:
-    """rsoup demo shows the rewards of eleven λ, the front, and commands that work; --json the rows as data, of a new one."""
+    """rsoup demo shows the rewards of eleven λ, the front, and commands that work; --json the rows as data, of a new one; -q its folder."""
     ended = warm.run("demo", "-o", "my demo", cwd=tmp_path)
 
     assert ended.code == 0, ended.err
@@ -926,6 +926,8 @@ def test_the_demo(warm: Warm, tmp_path: Path) -> None:
     labels = [row["label"] for row in document["rows"]]
     assert (labels[:2], labels[-1], len(labels)) == (["base", "low"], "high", 12)
     assert document["rows"][0]["lambda"] is None
+    quiet = warm.run("demo", "-q", cwd=tmp_path)
+    assert quiet == Ended(0, "rsoup-demo\n", "")
 
 
 # --- the console by itself ---------------------------------------------------------------------------------------

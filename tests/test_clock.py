@@ -90,7 +90,6 @@ def lasting(records: list[Record]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.fault("J20")
-@pytest.mark.long
 def test_a_clock_that_jumps_changes_time_stamps_only(place: Path) -> None:
     """Hours back and forth in rsoup, its workers and the commands: the same evaluations, scores, order and documents."""
     began = time.time()

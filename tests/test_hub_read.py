@@ -12,8 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import read_tensors, related, tree, write_folder
+from hub_inside import inside
 from hub_server import Hub
+from huggingface_hub import constants
 from warm import rsoup
+
+from rsoup.errors import BusyError
+from rsoup.storage.checkpoint import open_checkpoint
 
 SIDE = {"tokenizer.json": "{}", "generation_config.json": '{"max_length": 20}'}
 
@@ -251,6 +256,21 @@ def test_an_unreachable_hub_is_said_at_once(hub: Hub, tmp_path: Path) -> None:
 
     assert "E7510" in said
     assert time.monotonic() - began < 20
+
+
+def test_a_hub_that_comes_back_is_asked_again(hub: Hub) -> None:
+    """One silence is remembered only where the cache could answer: within one process the next question is asked."""
+    with inside(hub) as patch:
+        at = f"org/a@{hub.commits('org/a')[0].id}"
+        patch.setattr(constants, "ENDPOINT", "http://localhost:9")
+        for _ in range(2):
+            with pytest.raises(BusyError):
+                open_checkpoint(at)
+        patch.setattr(constants, "ENDPOINT", hub.endpoint)
+        source = open_checkpoint(at)
+        source.close()
+
+    assert source.header
 
 
 @pytest.mark.fault("K11")

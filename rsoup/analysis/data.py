@@ -170,7 +170,9 @@ def data_of(
             "E0255",
             f"no point {what} in every reward",
             where=table.shown,
-            hint="run the sweep to its end" if split == "select" else "rsoup sweep --report 3 measures them",
+            hint="run the sweep to its end"
+            if split == "select"
+            else "rsoup sweep --report 3 measures them; --reported REWARD=METRIC says which metrics hold them",
         )
     values = tuple(tuple(_values(row, split)[name].value for name in rewards) for row in rows)
     experts = tuple(

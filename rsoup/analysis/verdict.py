@@ -58,6 +58,7 @@ def verdict(seeds: Sequence[Seed], rule: Rule, *, trainings: float | None = None
         "seeds": [one.name for one in seeds],
         "step": first.rows[0].step,
         "split": first.split,
+        "scored_apart": all(one.data.chosen_by is not None for one in seeds),
         "rewards": {n: "maximise" if up else "minimise" for n, up in zip(first.rewards, first.maximise, strict=True)},
         "normalisation": _normalisation(rule),
         "trainings": float(len(first.ingredients)) if trainings is None else trainings,

@@ -33,18 +33,8 @@ def front(
             help="Other models with the same rewards, such as one training per preference; several times.",
         ),
     ] = None,
-    trainings: Annotated[
-        float | None,
-        typer.Option("--trainings", min=0, help="What the soups took. Default: one training per ingredient."),
-    ] = None,
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            "--tolerance",
-            min=0,
-            help="Connectivity: how far below the chord, as a share of the experts' range.",
-        ),
-    ] = 0.0,
+    trainings: tables.Trainings = None,
+    tolerance: tables.Tolerance = 0.0,
     require_connectivity: Annotated[
         bool,
         typer.Option("--require-connectivity", help="Exit 4 unless the verdict on connectivity is PASS."),

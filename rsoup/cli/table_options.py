@@ -95,6 +95,16 @@ Reported = Annotated[
         help="The column with a reward's values on the report split, where the table has both; several times.",
     ),
 ]
+Trainings = Annotated[
+    float | None,
+    typer.Option("--trainings", min=0, help="What the soups took. Default: one training per ingredient."),
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        "--tolerance", min=0, help="Connectivity: how far below the chord, as a share of the experts' range."
+    ),
+]
 Confidence = Annotated[
     str, typer.Option("--confidence", metavar="SHARE", help="Of the intervals, two-sided.")
 ]

@@ -53,7 +53,7 @@ def run(reading: Reading, asked: Asked, *, console: Console) -> int:
     rule = Rule(
         asked.delta,
         asked.least,
-        float(parse_confidence(asked.confidence)),
+        parse_confidence(asked.confidence),
         asked.tolerance,
         not reading.raw,
         asked.seed,
@@ -132,7 +132,11 @@ def _by_seed(
             "nothing says which seed a point is of" if column is None else f"both {_SEED} and --seeds say what a seed is",
             where=show_path(path), hint=f"runs/{_SEED}/soups for a table per seed, or --seeds COLUMN for a table of all",
         )  # fmt: skip
-    found = all_() if column is not None else {name: read(name) for name in _matching(path)}
+    found = (
+        all_()
+        if column is not None
+        else {name: read(name) for name in sorted(_matching(path), key=_numbered)}
+    )
     if not found:
         raise UsageError("E0281", "there is no table of any seed", where=show_path(path), hint=f"what stands for {_SEED} must be there")  # fmt: skip
     return {name: found[name] for name in sorted(found, key=_numbered)}
@@ -221,9 +225,9 @@ def _draw(found: Mapping[str, Any], path: str, confidence: str) -> None:
     seeds = len(found["seeds"])
     note = f"Mean over {seeds} seed{'' if seeds == 1 else 's'}" + (
         ", chosen by the select values and scored by the report values."
-        if found["split"] == "report" and not found["notes"] else "."
+        if found["scored_apart"] else "."
     )  # fmt: skip
-    interval = f"{float(confidence):.0%} bootstrap interval over the seeds"
+    interval = f"{100 * parse_confidence(confidence):g} % bootstrap interval over the seeds"
     save(advantage(bands, over=other["name"], interval=interval, note=note), path)
 
 

@@ -33,10 +33,7 @@ def verdict(
             help="The column that says which seed a row is of. Default: {seed} in the tables' paths.",
         ),
     ] = None,
-    trainings: Annotated[
-        float | None,
-        typer.Option("--trainings", min=0, help="What the soups took. Default: one training per ingredient."),
-    ] = None,
+    trainings: tables.Trainings = None,
     delta: Annotated[
         float,
         typer.Option(
@@ -48,14 +45,7 @@ def verdict(
     least: Annotated[
         int, typer.Option("--least-seeds", min=2, help="With fewer seeds nothing is decided.")
     ] = 10,
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            "--tolerance",
-            min=0,
-            help="Connectivity: how far below the chord, as a share of the experts' range.",
-        ),
-    ] = 0.0,
+    tolerance: tables.Tolerance = 0.0,
     confidence: tables.Confidence = "0.95",
     seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap's draws.")] = 0,
     require: Annotated[

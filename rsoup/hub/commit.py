@@ -85,10 +85,10 @@ def _resolved(repo: str, revision: str | None) -> str:
     try:
         found = patient(lambda: HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT), repo)
     except (OfflineModeIsEnabled, TransportError):
-        _silent.add(repo)
         with explained(repo):
             kept = HfApi().resolve_revision(repo, revision=revision, local_files_only=True)
-            return str(kept.resolved)
+        _silent.add(repo)
+        return str(kept.resolved)
     if revision != found.sha:
         _remember(Commit(repo, str(found.sha), None).folder, revision or "main")
     _names[repo] = str(found.id)
@@ -127,6 +127,7 @@ def commit_of(repo: str, commit: str) -> Commit:
     if repo in _silent:
         if os.path.isdir(kept.folder):
             return kept
+        _silent.discard(repo)  # asked again when it is wanted again
         raise not_kept(f"{repo}@{commit[:12]}")
     try:
         with explained(f"{repo}@{commit[:12]}"):

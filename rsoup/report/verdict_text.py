@@ -16,7 +16,8 @@ _INTERVAL = 5
 def final(found: Found, width: int | None = None) -> list[str]:
     """Per compared set the curve over M and the verdict, then connectivity; nothing wider than `width` columns."""
     count = len(found["seeds"])
-    head = f"{count} seed{'' if count == 1 else 's'}, soups of {found['trainings']:g} trainings; {found['normalisation']['definition']}"
+    step = "" if found["step"] is None else f"step {found['step']}, "
+    head = f"{count} seed{'' if count == 1 else 's'}, {step}soups of {found['trainings']:g} trainings; {found['normalisation']['definition']}"
     lines = fitted(head, width, 2)
     for other in found["compared"]:
         lines += _compared(found, other, width)
