@@ -13,6 +13,8 @@ from typing import Final
 
 from rsoup.hub.address import halves
 from rsoup.hub.commit import snapshot_path
+from rsoup.stores.address import split_far
+from rsoup.stores.snapshot import copy_of
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_FILES: Final = ("adapter_model.safetensors", "adapter_model.bin")
@@ -102,11 +104,11 @@ def is_adapter_place(uri: str) -> bool:
     """Whether a path leads to an adapter rsoup mixes as such: PEFT's folder, or a LoRA of diffusers in safetensors.
 
     Of a file, or of a folder's one .safetensors file, the header is read; what cannot be read is none. A pinned
-    address of the Hub is looked at in its cache.
+    address of the Hub is looked at in its cache, one of an object store where its copy lies.
     """
     if halves(uri) is not None:
         return False  # CHECKPOINT+ADAPTER is full weights
-    uri = snapshot_path(uri)
+    uri = snapshot_path(copy_of(uri))
     if os.path.isfile(os.path.join(uri, ADAPTER_CONFIG)):
         return True
     if adapter_folder_of(uri) is not None:
@@ -115,6 +117,18 @@ def is_adapter_place(uri: str) -> bool:
         files = [name for name in _listed(uri) if name.endswith(".safetensors")]
         return len(files) == 1 and is_adapter_place(os.path.join(uri, files[0]))
     return uri.endswith(".safetensors") and os.path.isfile(uri) and dialect_of(_peeked(uri)) == DIFFUSERS
+
+
+def split_stacked(uri: str) -> tuple[str, str] | None:
+    """(checkpoint, adapter) of `CHECKPOINT+ADAPTER`; None for a path that exists as it stands, or without such parts."""
+    if "+" not in uri or os.path.lexists(uri):
+        return None
+    if (far := split_far(uri)) is not None:
+        return far
+    for at in (i for i in range(len(uri) - 1, 0, -1) if uri[i] == "+"):
+        if is_adapter_place(uri[at + 1 :]):
+            return uri[:at], uri[at + 1 :]
+    return None
 
 
 def adapter_folder_of(uri: str) -> str | None:
@@ -135,9 +149,18 @@ def _peeked(path: str) -> list[str]:
     """The names in the header of a safetensors file; none where there is no such header."""
     try:
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(length) if length <= _MAX_HEADER_BYTES else b""
+            head = file.read(8)
+            length = int.from_bytes(head, "little")
+            return names_of_head(head + (file.read(length) if length <= _MAX_HEADER_BYTES else b""))
+    except OSError:
+        return []
+
+
+def names_of_head(head: bytes) -> list[str]:
+    """The names in the first bytes of a safetensors file, if they may be factors'; none where that is no header."""
+    text = head[8 : 8 + int.from_bytes(head[:8], "little")]
+    try:
         found = json.loads(text) if b"lora" in text else {}
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return []
     return [name for name in found if name != "__metadata__"] if isinstance(found, dict) else []

@@ -13,18 +13,18 @@ from rsoup.compat.alignment import aligned
 from rsoup.compat.examine import examine
 from rsoup.compat.headers import dropped
 from rsoup.errors import UsageError, listing
-from rsoup.hub.place import at_hand
 from rsoup.layout import FileFormat, Sb3
 from rsoup.lora.mounting import mounted, with_base
 from rsoup.methods import METHODS
 from rsoup.plan import Plan
-from rsoup.recipe import Recipe
+from rsoup.recipe import Recipe, is_far
 from rsoup.remote.transfer import Fetch, Transfer, Way
 from rsoup.request import check_based
 from rsoup.storage.checkpoint import Leniency, open_checkpoint
 from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.protocols import Source
 from rsoup.storage.target import check_target, is_single_file, single_file_format
+from rsoup.stores.place import at_hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +147,14 @@ def by_commit(recipe: Recipe) -> Recipe:
 
     Raises what `at_hand` raises, and UsageError E0207 where what lay there needs a base.
     """
+    far = any(is_far(uri) for ingredient in recipe.ingredients for uri in ingredient.checkpoints)
     ingredients = tuple(
         replace(ingredient, checkpoints=tuple(map(at_hand, ingredient.checkpoints)))
         for ingredient in recipe.ingredients
     )
     base = None if recipe.base is None else at_hand(recipe.base)
     found = replace(recipe, ingredients=ingredients, base=base)
-    if found.ingredients != recipe.ingredients:
+    if far or found.ingredients != recipe.ingredients:
         check_based(found)  # what lay far may be no adapter
     return found
 

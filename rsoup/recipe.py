@@ -17,6 +17,8 @@ from rsoup import mix as mixes
 from rsoup.errors import show
 from rsoup.hub.address import address_of, halves
 from rsoup.hub.commit import snapshot_path
+from rsoup.stores.address import is_store, split_far
+from rsoup.stores.snapshot import copy_of
 
 CARE_DISTANCE: Final = 0.2  # relative distance from the base: beyond it a note, beyond the next a refusal
 MAX_DISTANCE: Final = 0.7
@@ -210,9 +212,11 @@ def address_in(recorded: str) -> str | None:
 
 
 def is_far(uri: str) -> bool:
-    """Whether this is an address of the Hub of which nothing is here yet; nobody is asked."""
-    if halves(uri) is not None:
+    """Whether this is an address of the Hub or of an object store of which nothing is here yet; nobody is asked."""
+    if halves(uri) is not None or split_far(uri) is not None:
         return False  # CHECKPOINT+ADAPTER is full weights, wherever they are
+    if is_store(uri):
+        return copy_of(uri) == uri and not os.path.lexists(uri)
     return address_of(uri) is not None and not os.path.lexists(snapshot_path(uri))
 
 

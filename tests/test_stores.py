@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import adapters
 import pytest
 import torch
-from checkpoints import read_tensors, related, write_folder
+from checkpoints import Tensors, read_tensors, related, write_folder
+from safetensors.torch import load_file, save_file
 
 from rsoup.errors import AccessError, BusyError, RefusedFileError, RsoupError, UsageError
 from rsoup.family.checking import check
@@ -23,7 +25,7 @@ from rsoup.recipe import Ingredient, Recipe
 from rsoup.remote import pool
 from rsoup.request import Request, make
 from rsoup.storage.checkpoint import open_checkpoint
-from rsoup.stores import access
+from rsoup.stores import access, snapshot
 from rsoup.stores.address import StoreAddress, parse
 
 NAMES = ("base", "a", "b")
@@ -74,7 +76,7 @@ def bucket(server: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return client
 
 
-def recipe(base: str, a: str, b: str, **more: object) -> Recipe:
+def recipe(base: str | None, a: str, b: str, **more: object) -> Recipe:
     """Two ingredients on a base."""
     ingredients = [Ingredient("a", (a,)), Ingredient("b", (b,))]
     return make(Request(ingredients, mix=["0.6", "0.4"], base=base, **more))  # type: ignore[arg-type]
@@ -139,12 +141,10 @@ def test_a_check_and_a_single_object(bucket: Any, models: Path) -> None:
         ("s3://soups/nothing", "E0746"),
         ("s3://elsewhere/runs", "E0746"),
         ("s3://soups", "E0746"),
-        ("s3://soups/adapter", "E0749"),
     ],
 )
 def test_what_is_not_there_or_cannot_be_read_so_says_it(bucket: Any, uri: str, code: str) -> None:
-    """No object, no bucket, an empty bucket's root without weights, an adapter."""
-    bucket.put_object(Bucket="soups", Key="adapter/adapter_config.json", Body=b"{}")
+    """No object, no bucket, an empty bucket's root without weights."""
     with pytest.raises(RsoupError) as caught:
         open_checkpoint(uri)
 
@@ -236,3 +236,145 @@ def test_without_the_library_one_line_says_what_to_install() -> None:
     assert done.returncode == 2
     assert "E0748" in done.stderr
     assert "pip install 'rewarded-soups[stores]'" in done.stderr
+
+
+def same(one: Tensors, two: Tensors) -> bool:
+    """Whether these are the same tensors, bit for bit."""
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> adapters.Made:
+    """A base and two adapters, as PEFT saves them."""
+    return adapters.make("ranks", tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def far(bucket: Any, trained: adapters.Made) -> tuple[str, ...]:
+    """The addresses of the base and the adapters in the bucket."""
+    for name, folder in zip(NAMES, (trained.base, *trained.adapters), strict=True):
+        for path in folder.iterdir():
+            bucket.put_object(Bucket="soups", Key=f"tuned/{name}/{path.name}", Body=path.read_bytes())
+    snapshot._copies.clear()
+    return tuple(f"s3://soups/tuned/{name}" for name in NAMES)
+
+
+def test_adapters_of_a_store_are_the_adapters_of_the_folders(
+    far: tuple[str, ...], trained: adapters.Made, tmp_path: Path
+) -> None:
+    """An adapter out of two, full weights with --fold, and a file named by itself: the bytes of the folders."""
+    near = tuple(map(str, (trained.base, *trained.adapters)))
+    made = {}
+    for where, (base, a, b) in (("far", far), ("near", near)):
+        files = [f"{one}/adapter_model.safetensors" for one in (a, b)]
+        for name, places, more in (
+            ("adapter", (None, a, b), {}),
+            ("affine", (None, a, b), {"affine": True}),
+            ("fold", (base, a, b), {"fold": True}),
+            ("files", (None, *files), {}),
+        ):
+            out = tmp_path / where / name
+            out.parent.mkdir(exist_ok=True)
+            merge(recipe(*places, **more), out)  # type: ignore[arg-type]
+            made[where, name] = {path.name: load_file(path) for path in out.glob("*.safetensors")}
+
+    for name in ("adapter", "affine", "fold", "files"):
+        assert made["far", name].keys() == made["near", name].keys(), name
+        for file, tensors in made["far", name].items():
+            assert same(tensors, made["near", name][file]), name
+    assert made["far", "adapter"].keys() == {"adapter_model.safetensors"}
+
+
+def test_an_adapter_of_a_store_sits_on_a_checkpoint(
+    far: tuple[str, ...], trained: adapters.Made, tmp_path: Path
+) -> None:
+    """CHECKPOINT+ADAPTER with either or both in the store."""
+    base, a, b = map(str, (trained.base, *trained.adapters))
+    soups = []
+    for number, (one, two) in enumerate(
+        (
+            (f"{base}+{a}", f"{base}+{b}"),
+            (f"{base}+{far[1]}", f"{far[0]}+{far[2]}"),
+            (f"{far[0]}+{a}", f"{base}+{far[2]}/"),
+        )
+    ):
+        merge(recipe(base, one, two), tmp_path / str(number))
+        soups.append(read_tensors(tmp_path / str(number)))
+
+    assert all(same(soup, soups[0]) for soup in soups[1:])
+
+
+def test_a_checkpoint_of_the_hub_goes_with_an_adapter_of_a_store_and_the_other_way_round(
+    far: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part is asked where it lies: it is the Hub that is not there."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for uri in (f"hf://org/base+{far[1]}", f"org/base+{far[1]}", f"{far[0]}+hf://org/adapter"):
+        with pytest.raises((AccessError, BusyError)) as caught:
+            open_checkpoint(uri)
+
+        assert caught.value.code in ("E0713", "E0714", "E0715", "E0716", "E7510"), caught.value
+        assert "org/" in str(caught.value)
+
+
+def test_adapters_of_a_store_are_checked(far: tuple[str, ...], trained: adapters.Made) -> None:
+    """The measures of the folders."""
+    found = check({"a": far[1], "b": far[2]}, far[0])
+    expected = check({"a": trained.adapters[0], "b": trained.adapters[1]}, trained.base)
+
+    assert found.measures == expected.measures
+    assert found.verdict == expected.verdict
+
+
+def test_adapters_of_a_store_are_swept_and_their_copies_are_removed(
+    far: tuple[str, ...], trained: adapters.Made, tmp_path: Path
+) -> None:
+    """The command makes the soups of the folders, asks for no base, and leaves nothing in the temporary folder."""
+    (tmp_path / "spare").mkdir()
+    (tmp_path / "score.py").write_text(
+        "import json, os, sys\nprint(json.dumps({'size': os.path.getsize(sys.argv[1] + '/adapter_model.safetensors'), 'one': 1.0}))"
+    )
+    for name, places in (("far", far[1:]), ("near", tuple(map(str, trained.adapters)))):
+        words = [
+            "sweep", *(f"{letter}={place}" for letter, place in zip("ab", places, strict=True)), "--grid", "3", "--keep", "all",
+            "--eval", f"{sys.executable} {tmp_path}/score.py {{model}}", "--reward", "size", "--reward", "one", "-o", str(tmp_path / name), "-q",
+        ]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "rsoup", *words],
+            env=os.environ | {"TMPDIR": str(tmp_path / "spare")}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    soups = [sorted((tmp_path / name).rglob("adapter_model.safetensors")) for name in ("far", "near")]
+    assert len(soups[0]) == len(soups[1]) == 3
+    assert all(same(load_file(one), load_file(two)) for one, two in zip(*soups, strict=True))
+    assert not list((tmp_path / "spare").glob("rsoup-store-*"))
+
+
+def test_a_lora_of_diffusers_in_a_store(bucket: Any, tmp_path: Path) -> None:
+    """One file without a configuration is looked into: factors are an adapter, a model's weights are streamed."""
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a", "b"):
+        factors = {
+            f"unet.down.{side}.weight": torch.randn(shape, generator=generator)
+            for side, shape in (("lora_A", (4, 8)), ("lora_B", (8, 4)))
+        }
+        save_file(factors, tmp_path / f"{name}.safetensors")
+        body = (tmp_path / f"{name}.safetensors").read_bytes()
+        bucket.put_object(Bucket="soups", Key=f"images/{name}/pytorch_lora_weights.safetensors", Body=body)
+    snapshot._copies.clear()
+    places = [f"s3://soups/images/{name}" for name in ("a", "b")]
+
+    merge(recipe(None, *places), tmp_path / "far")
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("a", "b")]
+    merge(recipe(None, *files), tmp_path / "near")  # type: ignore[arg-type]
+
+    assert same(read_tensors(tmp_path / "far"), read_tensors(tmp_path / "near"))
+
+
+def test_what_a_store_holds_beside_adapters_still_needs_a_base(bucket: Any) -> None:
+    """--affine of full weights without a base is refused, in the store as elsewhere, before anything is read."""
+    with pytest.raises(UsageError) as caught:
+        merge(recipe(None, *FAR[1:], affine=True), "out")  # type: ignore[arg-type]
+
+    assert caught.value.code == "E0207"

@@ -104,7 +104,10 @@ def halves(uri: str) -> tuple[str, str] | None:
             far = [address_of(part) is not None for part in both]
         except UsageError:
             continue
-        if any(far) and all(one or os.path.lexists(part) for one, part in zip(far, both, strict=True)):
+        elsewhere = both[1].startswith(SCHEME) and "://" in both[0]  # a base in an object store
+        if any(far) and (
+            elsewhere or all(one or os.path.lexists(part) for one, part in zip(far, both, strict=True))
+        ):
             return both
     return None
 

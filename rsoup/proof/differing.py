@@ -13,7 +13,6 @@ from typing import Literal
 from rsoup.compat.config import flat_config
 from rsoup.compat.files import MAX_CONFIG_BYTES
 from rsoup.errors import UsageError, show
-from rsoup.hub.place import at_hand
 from rsoup.lora.pipelines import METADATA, unlike_metadata
 from rsoup.progress import Meter, OnProgress
 from rsoup.proof.deviation import Deviation, Part, deviation, part_of, squares_of
@@ -23,6 +22,7 @@ from rsoup.storage.checkpoint_source import CheckpointSource
 from rsoup.storage.files import parse_json
 from rsoup.storage.protocols import Source
 from rsoup.storage.views import is_made
+from rsoup.stores.place import at_hand
 from rsoup.tensors import TensorSpec
 from rsoup.workers import alone, each, torch_threads
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from rsoup.dialects import adapter_folder_of, is_adapter_place
+from rsoup.dialects import adapter_folder_of, split_stacked
 from rsoup.errors import RefusedFileError, RsoupError, show, show_path
 from rsoup.hub.address import Address, address_of, halves, parse
 from rsoup.hub.place import Place, place
@@ -48,7 +48,7 @@ def open_checkpoint(
     leniency: Leniency = STRICT,
     fetch: Fetch = "cache",
 ) -> CheckpointSource:
-    """The checkpoint at `uri` (a folder, a weight file or an address on the Hub), everything but the weights checked.
+    """The checkpoint at `uri` (a folder, a weight file, an address on the Hub or in an object store), everything but the weights checked.
 
     A file is safetensors, what torch.save wrote (`key` is its entry that holds the weights), or an archive of
     Stable-Baselines3; a folder is a model's, a pipeline's of diffusers, or holds one such file.
@@ -62,10 +62,10 @@ def open_checkpoint(
         raise RefusedFileError("E0815", "safetensors are little-endian, this machine is not", where=shown)
     if (both := halves(uri)) is not None:
         return _open_stacked(both, uri, name, variant, key, leniency, fetch)
-    if (address := address_of(uri)) is not None:
-        return _open_address(address, name, variant, key, leniency, fetch)
     if (both := split_stacked(uri)) is not None:
         return _open_stacked(both, uri, name, variant, key, leniency, fetch)
+    if (address := address_of(uri)) is not None:
+        return _open_address(address, name, variant, key, leniency, fetch)
     if is_store(uri) and not os.path.lexists(uri):
         far = parse_store(uri)
         called = name or far.path.rpartition("/")[2] or far.root
@@ -117,16 +117,6 @@ def _open_here(
         found = CheckpointSource(name or file_name, os.path.dirname(uri) or ".", [(file_name, "", opened[0])])
         found.is_one_file = True
         return recognised(found, shown)
-
-
-def split_stacked(uri: str) -> tuple[str, str] | None:
-    """(checkpoint, adapter) of `CHECKPOINT+ADAPTER`; None for a path that exists as it stands, or without such parts."""
-    if "+" not in uri or os.path.lexists(uri):
-        return None
-    for at in (i for i in range(len(uri) - 1, 0, -1) if uri[i] == "+"):
-        if is_adapter_place(uri[at + 1 :]):
-            return uri[:at], uri[at + 1 :]
-    return None
 
 
 def _open_stacked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -27,14 +28,29 @@ class StoreAddress:
         return f"{self.scheme}://{self.root}"
 
     @property
+    def uri(self) -> str:
+        """The address as a text that `parse` takes."""
+        return f"{self.url}/{self.path}".rstrip("/")
+
+    @property
     def shown(self) -> str:
         """What to call it in messages."""
-        return show_path(f"{self.url}/{self.path}".rstrip("/"))
+        return show_path(self.uri)
 
 
 def is_store(uri: str) -> bool:
     """Whether a text is meant as an address of an object store."""
     return uri.partition("://")[0] in SCHEMES and "://" in uri
+
+
+def split_far(uri: str) -> tuple[str, str] | None:
+    """(checkpoint, adapter) of `CHECKPOINT+ADAPTER` where the adapter lies in an object store; None for anything else."""
+    if os.path.lexists(uri):
+        return None
+    for at in (i for i in range(len(uri) - 1, 0, -1) if uri[i] == "+"):
+        if is_store(uri[at + 1 :]):
+            return uri[:at], uri[at + 1 :]
+    return None
 
 
 def parse(uri: str) -> StoreAddress:

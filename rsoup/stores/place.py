@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from rsoup.dialects import ADAPTER_CONFIG, ADAPTER_FILES
+from rsoup.dialects import ADAPTER_CONFIG, ADAPTER_FILES, DIFFUSERS, dialect_of, names_of_head, split_stacked
 from rsoup.errors import RefusedFileError, RsoupError, listing
 from rsoup.hub.address import is_inside
-from rsoup.hub.choice import beside, local, names_in, weights_of
+from rsoup.hub.choice import adapter_files, beside, local, names_in, weights_of
 from rsoup.hub.mount import LARGE_BYTES, differing, head_of
 from rsoup.hub.place import Place
+from rsoup.hub.place import at_hand as at_hand_of_the_hub
 from rsoup.remote.file import StreamedFile, join, leave
 from rsoup.remote.halting import Halt
 from rsoup.remote.pool import Lane, dismiss, hire
 from rsoup.remote.transfer import Fetch, Transfer, passed
 from rsoup.storage.files import forget_elsewhere, keep_elsewhere
+from rsoup.storage.folder import is_weights
 from rsoup.stores.access import Store, StoredObject, changed
-from rsoup.stores.address import StoreAddress
+from rsoup.stores.address import StoreAddress, is_store, parse
+from rsoup.stores.snapshot import copy_of, keep_copy
 
 _PIECE: Final = 1 << 23
 
@@ -28,36 +33,29 @@ _PIECE: Final = 1 << 23
 def place(address: StoreAddress, *, variant: str | None = None, fetch: Fetch = "cache") -> Place:
     """The checkpoint at `address`: small files here, weights streamed, each part under the ETag that was listed.
 
-    "cache", and what is no safetensors file, is copied into a temporary folder for as long as it is open. Raises
-    AccessError E0746, RefusedFileError E0747 and E0749, BusyError E7510, and what `weights_of` raises.
+    "cache", and what is no safetensors file, is copied into a temporary folder for as long as it is open; an adapter
+    once, for as long as the process runs. Raises AccessError E0746, RefusedFileError E0747 and E0749, BusyError
+    E7510, and what `weights_of` raises.
     """
-    store = Store(address)
-    objects = {found.key: found for found in store.objects()}
-    if hostile := [key for key in objects if not is_inside(key)]:
-        raise RefusedFileError("E0749", f"names that no folder here should hold: {listing(hostile, 3)}", where=address.shown,
-                               hint="copy the files you need to a folder")  # fmt: skip
-    file = address.path.rpartition("/")[2] if address.path in objects else None
-    folder = address.path if file is None else address.path.rpartition("/")[0]
-    prefix = f"{folder}/" if folder else ""
-    names = names_in(objects, folder)
-    if ADAPTER_CONFIG in names or file in ADAPTER_FILES:
-        raise RefusedFileError("E0749", "adapters are read from a disk or from the Hub", where=address.shown,
-                               hint="copy it to a folder first: it is small")  # fmt: skip
-    mount = StoreMount(store, prefix, objects, copies=fetch == "cache")
+    here = _Listed(address)
+    if (adapter := here.adapter()) is not None:
+        copied = _transfer(address.shown, [here.objects[here.prefix + name] for name in adapter], "cache")
+        return Place(here.copied(adapter), address.shown, (), _nothing, lambda: copied)
+    mount = StoreMount(here.store, here.prefix, here.objects, copies=fetch == "cache")
     try:
-        if file is not None:
-            weights = [file]
+        if here.file is not None:
+            weights = [here.file]
         else:
-            mount.bring(beside(names))
-            weights = weights_of(mount.folder, names, variant, address.shown, lambda _: None)
+            mount.bring(beside(here.names))
+            weights = weights_of(mount.folder, here.names, variant, address.shown, lambda _: None)
         for name in weights:
             mount.place(name)
     except BaseException:
         mount.close()
         raise
-    planned = _transfer(address.shown, [objects[prefix + name] for name in weights], fetch)
+    planned = _transfer(address.shown, [here.objects[here.prefix + name] for name in weights], fetch)
     return Place(
-        os.path.join(mount.folder, file) if file else mount.folder,
+        os.path.join(mount.folder, here.file or ""),
         address.shown,
         (),
         mount.close,
@@ -67,6 +65,90 @@ def place(address: StoreAddress, *, variant: str | None = None, fetch: Fetch = "
             else planned
         ),
     )
+
+
+def at_hand(uri: str) -> str:
+    """An address by its commit and what is small of it here, an adapter of an object store copied; a path as it is.
+
+    Raises what opening either raises.
+    """
+    if "://" in uri and (both := split_stacked(uri)) is not None:
+        return "+".join(map(at_hand, both))
+    if not is_store(uri) or os.path.lexists(uri):
+        return at_hand_of_the_hub(uri)
+    if copy_of(uri) == uri:
+        here = _Listed(parse(uri))
+        if (adapter := here.adapter()) is not None:
+            here.copied(adapter)
+    return uri
+
+
+def _nothing() -> None:
+    return None
+
+
+class _Listed:
+    """What lies at an address: `names` in its folder, the one `file` that was named, all `objects` by key."""
+
+    def __init__(self, address: StoreAddress) -> None:
+        self.address, self.store = address, Store(address)
+        self.objects = {found.key: found for found in self.store.objects()}
+        if hostile := [key for key in self.objects if not is_inside(key)]:
+            raise RefusedFileError("E0749", f"names that no folder here should hold: {listing(hostile, 3)}", where=address.shown,
+                                   hint="copy the files you need to a folder")  # fmt: skip
+        folder, _, name = address.path.rpartition("/")
+        self.file = name if address.path in self.objects else None
+        if self.file in ADAPTER_FILES:  # its configuration lies beside it
+            around = Store(replace(address, path=folder))
+            self.objects |= {found.key: found for found in around.objects()}
+        folder = address.path if self.file is None else folder
+        self.prefix = f"{folder}/" if folder else ""
+        self.names = names_in(self.objects, folder)
+
+    def adapter(self) -> list[str] | None:
+        """The weights of the adapter that lies there; None for anything else."""
+        top = [name for name in self.names if "/" not in name]
+        if ADAPTER_CONFIG in top and self.file in (None, *ADAPTER_FILES):
+            return adapter_files(self.names)
+        weights = [self.file] if self.file is not None else [name for name in top if is_weights(name)]
+        if (
+            len(weights) != 1
+            or not weights[0].endswith(".safetensors")
+            or {"config.json", "model_index.json"} & set(top)
+        ):
+            return None
+        found = self.objects[self.prefix + weights[0]]
+        head = head_of(
+            lambda start, buffer: self.store.read(found, start, buffer, Halt()), found.nbytes, has_header=True
+        )
+        return weights if dialect_of(names_of_head(head)) == DIFFUSERS else None
+
+    def copied(self, weights: Sequence[str]) -> str:
+        """A copy of the adapter, made once: a folder that is removed when the process ends, or the file in it."""
+        uri = self.address.uri
+        if (made := copy_of(uri)) != uri:
+            return made
+        folder = tempfile.mkdtemp(prefix="rsoup-store-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        for name in dict.fromkeys([*beside(self.names), *weights]):
+            _copy(self.store, self.objects[self.prefix + name], _path(folder, name))
+        made = os.path.join(folder, self.file or "")
+        keep_copy(uri, made)
+        return made
+
+
+def _copy(store: Store, found: StoredObject, at: str) -> None:
+    with open(at, "wb") as file:
+        for start in range(0, found.nbytes, _PIECE):
+            data = bytearray(min(_PIECE, found.nbytes - start))
+            store.read(found, start, memoryview(data), Halt())
+            file.write(data)
+
+
+def _path(folder: str, name: str) -> str:
+    at = local(folder, name)
+    os.makedirs(os.path.dirname(at), exist_ok=True)
+    return at
 
 
 def _transfer(shown: str, weights: Sequence[StoredObject], fetch: Fetch) -> Transfer:
@@ -91,16 +173,17 @@ class StoreMount:
     def bring(self, names: Sequence[str]) -> None:
         """Have these files here, large ones as placeholders."""
         for name in names:
-            if self._objects[self._prefix + name].nbytes > LARGE_BYTES:
+            found = self._objects[self._prefix + name]
+            if found.nbytes > LARGE_BYTES:
                 self.place(name)
             else:
-                self._copy(name)
+                _copy(self._store, found, _path(self.folder, name))
 
     def place(self, name: str) -> None:
         """Have a placeholder of a weight file, or a copy."""
         found = self._objects[self._prefix + name]
         if self._copies or not (name.endswith(".safetensors") or found.nbytes > LARGE_BYTES):
-            self._copy(name)
+            _copy(self._store, found, _path(self.folder, name))
             return
         assert self._lane is not None
         lane, where = self._lane, f"{self._store.address.url}/{found.key}"
@@ -122,7 +205,7 @@ class StoreMount:
         ))  # fmt: skip
         made.unstated = "the store states no SHA-256; all parts came under one ETag"
         self.streams.append((found.key, made))
-        at = self._path(name)
+        at = _path(self.folder, name)
         with open(at, "wb") as placeholder:
             placeholder.write(head)
             placeholder.truncate(found.nbytes)
@@ -130,19 +213,6 @@ class StoreMount:
         key = (status.st_dev, status.st_ino)
         keep_elsewhere(key, made)
         self._keys.append(key)
-
-    def _copy(self, name: str) -> None:
-        found = self._objects[self._prefix + name]
-        with open(self._path(name), "wb") as file:
-            for start in range(0, found.nbytes, _PIECE):
-                data = bytearray(min(_PIECE, found.nbytes - start))
-                self._store.read(found, start, memoryview(data), Halt())
-                file.write(data)
-
-    def _path(self, name: str) -> str:
-        at = local(self.folder, name)
-        os.makedirs(os.path.dirname(at), exist_ok=True)
-        return at
 
     def close(self) -> None:
         """Forget the placeholders, end what is streamed and remove the folder."""

@@ -11,12 +11,12 @@ from fractions import Fraction
 
 from rsoup.dialects import is_adapter_place
 from rsoup.errors import UsageError, show
-from rsoup.hub.place import at_hand
 from rsoup.mix import format_number
 from rsoup.plan import ARITHMETIC
 from rsoup.recipe import Ingredient, Recipe
 from rsoup.request import Request, make
 from rsoup.storage.target import is_single_file
+from rsoup.stores.place import at_hand
 from rsoup.sweep import folder as folders
 from rsoup.sweep import series
 from rsoup.sweep.evaluation import Evaluator
