@@ -5,20 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rsoup.backends import Array, Backend
+from rsoup.backends import Backend, Row
+from rsoup.tensors import DTYPES
 
 Gram = list[list[float]]
 """Gᵢⱼ = ⟨δᵢ, δⱼ⟩ in float64, δᵢ = θᵢ − θ₀."""
 
 
-def finite_products(backend: Backend, rows: Array) -> list[float]:
-    """`backend.products` over the elements that are finite in every row; the others are set to 0 in `rows`."""
+def finite_products(backend: Backend, rows: Sequence[Row]) -> list[float]:
+    """`backend.products` over the elements that are finite in every row."""
     found = backend.products(rows)
     if math.isfinite(sum(found)):
         return found
-    rows[:, ~backend.finite(rows).all(0)] = 0.0
-    return backend.products(rows)
+    import numpy as np
+
+    from rsoup.backends.elements import widened
+
+    broken = np.zeros(len(widened(rows[0])), dtype=np.bool_)
+    for row in rows:
+        broken |= ~np.isfinite(widened(row))
+    return backend.products(without(rows, np.flatnonzero(broken)))
+
+
+def without(rows: Sequence[Row], elements: Any) -> list[Row]:
+    """The rows in float64, with 0 in these elements: they add nothing to any product."""
+    from rsoup.backends.elements import widened
+
+    wide = [widened(row) for row in rows]
+    for values in wide:
+        values[elements] = 0.0
+    return [(DTYPES["F64"], values.data.cast("B")) for values in wide]
 
 
 def unfold(upper: Sequence[float], count: int) -> Gram:

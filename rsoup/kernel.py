@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rsoup.backends import Array
+from rsoup.backends import Row
 from rsoup.digests import ChunkHasher, fingerprint_hasher
 from rsoup.gram import finite_products
 from rsoup.mixture import Mixture, RunRecord
 from rsoup.plan import Plan, Run, TensorPlan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
-from rsoup.tensors import DType
 
 
 def mix_run(
@@ -35,18 +34,6 @@ def mix_run(
     The plans are over the same `sources` and tensors. Without `digests`, the records hold none.
     Raises IncompatibleError E0304 (a checkpoint holds NaN or infinity), E0305 (the sum leaves the dtype).
     """
-    with scratch.backend.quiet():
-        return _mixed(plans, run, sources, sinks, scratch, digests)
-
-
-def _mixed(
-    plans: Sequence[Plan],
-    run: Run,
-    sources: Sequence[Source],
-    sinks: Sequence[Sink],
-    scratch: Scratch,
-    digests: bool,
-) -> list[RunRecord]:
     tensors = [plan.tensors[run.tensor] for plan in plans]
     groups: dict[int, list[int]] = {}
     for i, tensor in enumerate(tensors):
@@ -70,14 +57,15 @@ def _mixed(
 def _copy_run(
     run: Run, tensor: TensorPlan, source: Source, sinks: Sequence[Sink], scratch: Scratch, digests: bool
 ) -> RunRecord:
-    bits, kept = tensor.spec.dtype.bits, 0
+    dtype, kept = tensor.spec.dtype, 0
     hasher, fingerprints = ChunkHasher(), ChunkHasher(fingerprint_hasher)
-    stop = run.stop * bits // 8
-    for start in range(run.start * bits // 8, stop, scratch.slice_elements * 8):
-        data = scratch.raw_bytes[: min(scratch.slice_elements * 8, stop - start)]
+    stop = run.stop * dtype.bits // 8
+    step = scratch.slice_elements * 8
+    for start in range(run.start * dtype.bits // 8, stop, step):
+        data = scratch.raw[: min(step, stop - start)]
         source.read(tensor.name, start, data)
-        if tensor.spec.dtype.kind == "float":
-            kept += _count_nonfinite(scratch, tensor.spec.dtype, len(data) * 8 // bits)
+        if dtype.kind == "float" and not math.isfinite(scratch.backend.largest((dtype, data))):
+            kept += _count_nonfinite((dtype, data))
         if digests:
             hasher.update(data)
             fingerprints.update(data)
@@ -88,17 +76,12 @@ def _copy_run(
     return RunRecord(run.tensor, hasher.digests(), read, kept_nonfinite=kept)
 
 
-def _count_nonfinite(scratch: Scratch, dtype: DType, count: int) -> int:
-    backend, found = scratch.backend, 0
-    for start in range(
-        0, count, scratch.slice_elements
-    ):  # the raw buffer holds several slices of small elements
-        stored = scratch.typed(dtype, count)[start : start + scratch.slice_elements]
-        wide = scratch.acc[: len(stored)]
-        backend.widen(dtype, stored, wide)
-        if not all(map(math.isfinite, backend.extremes(wide))):
-            found += int((~backend.finite(wide)).sum())
-    return found
+def _count_nonfinite(row: Row) -> int:
+    import numpy as np
+
+    from rsoup.backends.elements import widened
+
+    return int(np.count_nonzero(~np.isfinite(widened(row))))
 
 
 class _Loop:
@@ -114,119 +97,52 @@ class _Loop:
         digests: bool,
     ) -> None:
         self.run_ = run
-        self.sources = sources
         self.scratch = scratch
         self.soups = [
-            Mixture(plan, plan.tensors[run.tensor], sink, scratch, digests=digests)
+            Mixture(plan, plan.tensors[run.tensor], sink, scratch.backend, digests=digests)
             for plan, sink in zip(plans, sinks, strict=True)
         ]
         self.name = self.soups[0].tensor.name
-        self.base = self.soups[0].base
         self.readers = tuple(dict.fromkeys(reader for soup in self.soups for reader in soup.readers))
-        deltas = sorted(reader for reader in self.readers if reader != self.base)
-        self.row_of = {reader: row for row, reader in enumerate((*deltas, self.base))}
-        self.keep_rows = (
-            self.base is not None or len(self.soups) > 1 or any(soup.needs_equal for soup in self.soups)
-        )
+        self.sources = [sources[reader] for reader in self.readers]
+        self.dtypes = [source.header[self.name].dtype for source in self.sources]
+        self.out_itemsize = max(soup.tensor.spec.dtype.itemsize for soup in self.soups)
         self.hashers = {reader: ChunkHasher(fingerprint_hasher) for reader in self.readers if digests}
 
     def run(self) -> list[RunRecord]:
-        scratch = self.scratch
-        step = scratch.measured_elements if self.keep_rows else scratch.slice_elements
+        step = self.scratch.slice_elements
         for start in range(self.run_.start, self.run_.stop, step):
             self._slice(start, min(step, self.run_.stop - start))
         inputs = {reader: hasher.digests() for reader, hasher in self.hashers.items()}
         return [soup.record(self.run_.tensor, inputs) for soup in self.soups]
 
-    def _read(self, reader: int, start: int, count: int) -> Array:
-        """The raw elements of a checkpoint; they stay in the scratch until the next read."""
-        dtype = self.sources[reader].header[self.name].dtype
-        data = self.scratch.raw_bytes[: count * dtype.itemsize]
-        self.sources[reader].read(self.name, start * dtype.itemsize, data)
-        return self.scratch.typed(dtype, count)
-
-    def _read_again(self, reader: int, start: int, count: int) -> tuple[DType, Array]:
-        return self.sources[reader].header[self.name].dtype, self._read(reader, start, count)
-
     def _slice(self, start: int, count: int) -> None:
-        rows = self.scratch.rows()[: len(self.row_of), :count] if self.keep_rows else None
-        for soup in self.soups:
-            soup.begin()
-        for reader in self.readers:
-            dtype = self.sources[reader].header[self.name].dtype
-            raw = self._read(reader, start, count)
-            data = self.scratch.raw_bytes[: raw.nbytes]
+        sizes = [count * dtype.itemsize for dtype in self.dtypes]
+        *buffers, out = self.scratch.rows([*sizes, count * self.out_itemsize])
+        rows: dict[int, Row] = {}
+        for reader, source, dtype, data in zip(self.readers, self.sources, self.dtypes, buffers, strict=True):
+            source.read(self.name, start * dtype.itemsize, data)
             if reader in self.hashers:
                 self.hashers[reader].update(data)
-            for soup in self.soups:
-                if soup.tensor.copy_from == reader:
-                    soup.put(start, data)
-            if rows is None:
-                self.soups[0].add(reader, raw, dtype)
-            else:
-                self.scratch.backend.widen(dtype, raw, rows[self.row_of[reader]])
-        for soup in self.soups:
-            self._finish(soup, rows, start, count)
-        if rows is not None and self.base is not None:
-            self._measure(rows)
-
-    def _finish(self, soup: Mixture, rows: Array | None, start: int, count: int) -> None:
-        if soup.copies:
-            assert rows is not None
-            soup.count_nonfinite(rows[self.row_of[soup.readers[0]]])
-            return
-        if rows is not None:
-            for reader in soup.readers:
-                soup.add(reader, rows[self.row_of[reader]])
-            if soup.needs_equal:
-                used = [rows[self.row_of[reader]] for reader in soup.coefficients]
-                soup.keep_equal(used, self.scratch.acc[:count])
-        rounded = soup.round(count, start, lambda reader: self._read_again(reader, start, count))
-        soup.put(start, self.scratch.out_bytes[: rounded.nbytes])
-
-    def _measure(self, rows: Array) -> None:
-        """The inner products of this slice; `rows` are used up."""
-        whole = [soup for soup in self.soups if soup.bad is None]
-        for soup in self.soups:
-            if soup.bad is not None:
-                own = rows[self._rows_of(soup)]
-                own[:, soup.bad] = 0.0
-                own[:-1] -= own[-1]
-                soup.measure(own, {})
-        if whole:
-            rows[:-1] -= rows[-1]
+            rows[reader] = (dtype, data)
         found: dict[tuple[int, ...], list[float]] = {}
-        for soup in whole:
-            known = soup.deltas in found or len(soup.deltas) == len(rows) - 1
-            soup.measure(rows if known else rows[self._rows_of(soup)], found)
-
-    def _rows_of(self, soup: Mixture) -> list[int]:
-        return [self.row_of[reader] for reader in (*soup.deltas, self.base) if reader is not None]
+        for soup in self.soups:
+            soup.take(rows, start, out[: count * soup.tensor.spec.dtype.itemsize], found)
 
 
 def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratch) -> RunRecord:
     """The inner products of the deltas of one run; nothing is written."""
-    with scratch.backend.quiet():
-        return _products(plan, run, sources, scratch)
-
-
-def _products(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratch) -> RunRecord:
-    tensor, backend = plan.tensors[run.tensor], scratch.backend
+    tensor = plan.tensors[run.tensor]
     if plan.base is None or not plan.needs_gram(tensor):
         return RunRecord(run.tensor)
-    deltas = tuple(range(plan.base))
+    checkpoints = range(plan.base + 1)
+    dtypes = [sources[i].header[tensor.name].dtype for i in checkpoints]
     total: list[float] = []
-    for start in range(run.start, run.stop, scratch.measured_elements):
-        count = min(scratch.measured_elements, run.stop - start)
-        rows = scratch.rows()
-        for reader in (*deltas, plan.base):
-            dtype = sources[reader].header[tensor.name].dtype
-            sources[reader].read(
-                tensor.name, start * dtype.itemsize, scratch.raw_bytes[: count * dtype.itemsize]
-            )
-            backend.widen(dtype, scratch.typed(dtype, count), rows[reader, :count])
-        for reader in deltas:
-            rows[reader, :count] -= rows[plan.base, :count]
-        part = finite_products(backend, rows[: plan.base + 1, :count])
+    for start in range(run.start, run.stop, scratch.slice_elements):
+        count = min(scratch.slice_elements, run.stop - start)
+        rows = list(zip(dtypes, scratch.rows([count * dtype.itemsize for dtype in dtypes]), strict=True))
+        for i, (dtype, data) in zip(checkpoints, rows, strict=True):
+            sources[i].read(tensor.name, start * dtype.itemsize, data)
+        part = finite_products(scratch.backend, rows)
         total = [a + b for a, b in zip(total, part, strict=True)] if total else part
-    return RunRecord(run.tensor, deltas=deltas, products=tuple(total))
+    return RunRecord(run.tensor, deltas=tuple(range(plan.base)), products=tuple(total))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from rsoup.backends import Array
+from rsoup.backends import Backend, Row
 from rsoup.digests import ChunkHasher
 from rsoup.errors import IncompatibleError, show
-from rsoup.gram import unfold
+from rsoup.gram import unfold, without
 from rsoup.plan import Plan, TensorPlan
-from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink
-from rsoup.tensors import DTYPES, DType
+from rsoup.tensors import DTYPES
 
-ReadAgain = Callable[[int], tuple[DType, Array]]
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rsoup.backends.elements import Doubles
+
+    Indices = np.ndarray[Any, np.dtype[np.intp]]
+
 _NEARLY = 1 - 2.0**-20  # the sum is rounded to float32 first, which may lift it to the limit
 
 
@@ -43,7 +49,7 @@ class Mixture:
     """One soup's tensor while a run of it is made, slice by slice."""
 
     def __init__(
-        self, plan: Plan, tensor: TensorPlan, sink: Sink, scratch: Scratch, *, digests: bool
+        self, plan: Plan, tensor: TensorPlan, sink: Sink, backend: Backend, *, digests: bool
     ) -> None:
         self.tensor = tensor
         self.names = plan.checkpoints
@@ -51,105 +57,123 @@ class Mixture:
         self.base = plan.base if tensor.measured else None
         self.deltas = tuple(sorted(reader for reader in self.readers if reader != self.base))
         self.coefficients = {term.checkpoint: term.coefficient for term in tensor.terms}
-        self.copies = tensor.copy_from is not None
-        self.needs_equal = tensor.spec.dtype.name == "F64" and len(tensor.terms) > 1
-        self.bad: Array | None = None  # the elements of this slice that are left out of the distances
         self._sink = sink
-        self._scratch, self._backend = scratch, scratch.backend
+        self._backend = backend
         self._hasher = ChunkHasher() if digests else None
         self._products: list[float] = []
         self._error_squared = 0.0
         self._kept_nonfinite = 0
-        self._first = True
 
-    def begin(self) -> None:
-        """A new slice."""
-        self.bad, self._first = None, True
+    def take(
+        self, rows: Mapping[int, Row], start: int, out: memoryview, found: dict[tuple[int, ...], list[float]]
+    ) -> None:
+        """Make the elements from `start` on of `rows`, those of every reader, in `out`, and write them.
 
-    def put(self, start: int, data: memoryview) -> None:
-        """Write the bytes of the elements from `start` on, and digest them."""
+        `found` has the inner products of this slice that are known. Raises IncompatibleError E0304, E0305.
+        """
+        if self.tensor.copy_from is not None:
+            self._put(start, rows[self.tensor.copy_from][1])
+            bad = self._carried(rows[self.readers[0]])
+        else:
+            bad = self._mix([(reader, rows[reader]) for reader in self.coefficients], start, out)
+            self._put(start, out)
+        if bad is not None:
+            self._kept_nonfinite += len(bad)
+        if self.base is not None:
+            self._measure([rows[reader] for reader in (*self.deltas, self.base)], bad, found)
+
+    def _put(self, start: int, data: memoryview) -> None:
         if self._hasher is not None:
             self._hasher.update(data)
         self._sink.write(self.tensor.name, start * self.tensor.spec.dtype.itemsize, data)
 
-    def add(self, reader: int, values: Array, dtype: DType = DTYPES["F64"]) -> None:
-        """Add c·θ of one checkpoint to the sum; `values` are stored as `dtype`, and widened in place of the sum."""
-        coefficient = self.coefficients.get(reader)
-        if coefficient is None:
-            return
-        acc, product = self._scratch.acc[: len(values)], self._scratch.product[: len(values)]
-        target = acc if self._first else product
-        if dtype.name != "F64":
-            self._backend.widen(dtype, values, target)
-            values = target
-        self._backend.multiply(values, coefficient, target)
-        if not self._first:
-            acc += product
-        self._first = False
+    def _carried(self, row: Row) -> Indices | None:
+        """The elements of a copied checkpoint that are carried over as they are, though they are not finite."""
+        if math.isfinite(self._backend.largest(row)):
+            return None
+        import numpy as np
 
-    def keep_equal(self, rows: list[Array], acc: Array) -> None:
+        from rsoup.backends.elements import widened
+
+        return np.flatnonzero(~np.isfinite(widened(row)))
+
+    def _mix(self, rows: Sequence[tuple[int, Row]], start: int, out: memoryview) -> Indices | None:
+        """The sum, rounded once to the soup's dtype; the elements that are carried over. Raises E0304, E0305."""
+        dtype, used = self.tensor.spec.dtype, [row for _, row in rows]
+        largest, error = self._backend.mix(
+            used, list(self.coefficients.values()), dtype, out, measured=self.base is not None
+        )
+        if dtype.name == "F64" and len(used) > 1:
+            self._keep_equal(used, out)
+        bad = None
+        if not largest < dtype.overflow * _NEARLY:  # not for NaN either
+            bad, error = self._check(rows, start, out, error)
+        self._error_squared += error
+        return bad
+
+    def _keep_equal(self, rows: Sequence[Row], out: memoryview) -> None:
         """Where all summands are the same float64, the soup is it too: their rounded sum might not be."""
-        if len(rows) < 2 or not math.isclose(math.fsum(self.coefficients.values()), 1.0):
+        if not math.isclose(math.fsum(self.coefficients.values()), 1.0):
             return
-        equal = rows[0] == rows[1]
-        for row in rows[2:]:
-            equal &= rows[0] == row
-        acc[equal] = rows[0][equal]
+        from rsoup.backends.elements import typed, widened
 
-    def count_nonfinite(self, values: Array) -> None:
-        """Elements that are carried over as they are, whatever they are; `values` are a copied checkpoint's."""
-        if not all(map(math.isfinite, self._backend.extremes(values))):
-            self._carry(self._backend.indices(~self._backend.finite(values)))
+        first, second, *rest = map(widened, rows)
+        equal = first == second
+        for values in rest:
+            equal &= first == values
+        typed(DTYPES["F64"], out)[equal] = first[equal]
 
-    def round(self, count: int, start: int, read_again: ReadAgain) -> Array:
-        """The sum, rounded once to the soup's dtype. Raises IncompatibleError E0304, E0305."""
-        acc, dtype = self._scratch.acc[:count], self.tensor.spec.dtype
-        out = self._scratch.typed_out(dtype, count)
-        self._backend.narrow(dtype, acc, out)
-        low, high = self._backend.extremes(acc)
-        if not max(-low, high) < dtype.overflow * _NEARLY:  # not for NaN either
-            self._check(out, acc, start, read_again)
-        if self.base is not None:
-            self._measure_rounding(out, acc)
-        return out
+    def _check(
+        self, rows: Sequence[tuple[int, Row]], start: int, out: memoryview, error: float
+    ) -> tuple[Indices | None, float]:
+        """Non-finite elements: carried over where every checkpoint holds the same value, refused elsewhere.
 
-    def _measure_rounding(self, out: Array, acc: Array) -> None:
-        error = self._scratch.product[: len(acc)]
-        self._backend.widen(self.tensor.spec.dtype, out, error)
-        error -= acc
-        if self.bad is not None:
-            error[self.bad] = 0.0
-        self._error_squared += self._backend.square(error)
+        Returns which they are, and the squared rounding error without them.
+        """
+        import numpy as np
 
-    def _carry(self, bad: Array) -> None:
-        self.bad = bad
-        self._kept_nonfinite += len(bad)
+        from rsoup.backends.elements import narrow, typed, widened
+        from rsoup.backends.with_numpy import NumpyBackend, add_up
 
-    def _check(self, out: Array, acc: Array, start: int, read_again: ReadAgain) -> None:
-        """Non-finite elements: carried over where every checkpoint holds the same value, refused elsewhere."""
-        backend, dtype = self._backend, self.tensor.spec.dtype
-        stored = self._scratch.product[: len(acc)]
-        backend.widen(dtype, out, stored)
-        too_large = abs(acc) >= dtype.overflow  # the cast to fp8 may saturate instead of saying so
-        bad = backend.indices(too_large | ~backend.finite(acc) | ~backend.finite(stored))
-        if not len(bad):
-            return
-        rows = [(kind, read[bad]) for kind, read in map(read_again, self.coefficients)]
-        values = [self._widened(*row) for row in rows]
-        shared = ~backend.finite(values[0])
-        for row in values[1:]:
-            shared &= backend.same_bits(row, values[0])
-        kind, kept = rows[0]
-        if kind != dtype:
-            kept = backend.view(backend.buffer(len(bad) * dtype.itemsize), dtype)
-            backend.narrow(dtype, values[0], kept)
-        out[bad[shared]] = kept[shared]
-        if bool(shared.all()):
-            self._carry(bad)
-            return
-        name = show(self.tensor.name)
-        for reader, row in zip(self.coefficients, values, strict=True):
-            broken = bad[~backend.finite(row) & ~shared]
+        dtype = self.tensor.spec.dtype
+        stored = typed(dtype, out)
+        total, term = widened((dtype, out)), np.empty(len(stored))
+        with np.errstate(all="ignore"):
+            if dtype.name != "F64":
+                add_up([row for _, row in rows], list(self.coefficients.values()), total, term)
+            too_large = np.abs(total) >= dtype.overflow  # the cast to fp8 may saturate instead of saying so
+            bad = np.flatnonzero(too_large | ~np.isfinite(total) | ~np.isfinite(widened((dtype, out))))
+            if not len(bad):
+                return None, error
+            values = [widened(row)[bad] for _, row in rows]
+            shared = ~np.isfinite(values[0])
+            for other in values[1:]:
+                shared &= other.view(np.int64) == values[0].view(np.int64)
+            kind, data = rows[0][1]
+            kept = typed(kind, data)[bad]
+            if kind != dtype:
+                kept = np.empty(len(bad), dtype=stored.dtype)
+                narrow(dtype, values[0], kept)
+            stored[bad[shared]] = kept[shared]
+            if not shared.all():
+                self._refuse(rows, values, bad, shared, start)
+            lost = widened((dtype, out)) - total
+            lost[bad] = 0.0
+            return bad, NumpyBackend().squares(lost) if self.base is not None else 0.0
+
+    def _refuse(
+        self,
+        rows: Sequence[tuple[int, Row]],
+        values: Sequence[Doubles],
+        bad: Indices,
+        shared: Any,
+        start: int,
+    ) -> NoReturn:
+        import numpy as np
+
+        name, dtype = show(self.tensor.name), self.tensor.spec.dtype
+        for (reader, _), row in zip(rows, values, strict=True):
+            broken = bad[~np.isfinite(row) & ~shared]
             if len(broken):
                 raise IncompatibleError(
                     "E0304",
@@ -163,32 +187,37 @@ class Mixture:
             hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
         )
 
-    def _widened(self, dtype: DType, stored: Array) -> Array:
-        wide = self._backend.doubles(len(stored))
-        self._backend.widen(dtype, stored, wide)
-        return wide
-
-    def measure(self, rows: Array, found: dict[tuple[int, ...], list[float]]) -> None:
-        """Add the inner products of a slice; `rows` are (deltas in ascending order…, θ₀).
-
-        `found` has those of this slice that are known. Raises IncompatibleError E0304 for a broken base.
-        """
-        part = found.get(self.deltas) or self._backend.products(rows)
-        if not math.isfinite(sum(part)) and not bool(self._backend.finite(rows[-1]).all()):
-            self._refuse_base(rows[-1])
-        found[self.deltas] = part
+    def _measure(
+        self, rows: list[Row], bad: Indices | None, found: dict[tuple[int, ...], list[float]]
+    ) -> None:
+        """Add the inner products of a slice of (deltas in ascending order…, θ₀), without the `bad` elements."""
+        if bad is not None:
+            part = self._backend.products(without(rows, bad))
+        else:
+            part = found.get(self.deltas) or self._backend.products(rows)
+            found[self.deltas] = part
+        if not math.isfinite(sum(part)):
+            self._check_base(rows[-1], bad)
         self._products = (
             [a + b for a, b in zip(self._products, part, strict=True)] if self._products else list(part)
         )
 
-    def _refuse_base(self, theta0: Array) -> None:
+    def _check_base(self, theta0: Row, bad: Indices | None) -> None:
+        import numpy as np
+
+        from rsoup.backends.elements import widened
+
         assert self.base is not None
-        number = int((~self._backend.finite(theta0)).sum())
-        raise IncompatibleError(
-            "E0304",
-            f"tensor '{show(self.tensor.name)}' of '{show(self.names[self.base])}' is NaN or infinite in {number} of its elements, where the others are not",
-            hint="is this the base they were fine-tuned from? fetch it again, or leave out --base",
-        )
+        broken = ~np.isfinite(widened(theta0))
+        if bad is not None:
+            broken[bad] = False
+        number = int(np.count_nonzero(broken))
+        if number:
+            raise IncompatibleError(
+                "E0304",
+                f"tensor '{show(self.tensor.name)}' of '{show(self.names[self.base])}' is NaN or infinite in {number} of its elements, where the others are not",
+                hint="is this the base they were fine-tuned from? fetch it again, or leave out --base",
+            )
 
     def record(self, number: int, inputs: dict[int, bytes]) -> RunRecord:
         """What was learnt; `inputs` are the fingerprints of every checkpoint that was read."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from rsoup.backends import Kind, kind_for, make
+from rsoup.backends import make
 from rsoup.kernel import measure_run, mix_run
 from rsoup.mixture import RunRecord
 from rsoup.plan import Block, Plan
@@ -102,11 +102,9 @@ def _run(
     on_block: Callable[[Block, Result], None],
     threads: int | None,
 ) -> None:
-    kind = backend_of(plan, sources)
-
     def worker(stop: threading.Event) -> Callable[[tuple[int, Block]], Result]:
         alone()
-        scratch = _scratch(plan, len(sources), kind)
+        scratch = _scratch(len(sources))
         watched = [cast("Source", _Watched(source, stop)) for source in sources]
 
         def cooked(numbered: tuple[int, Block]) -> Result:
@@ -119,11 +117,6 @@ def _run(
     count = max(1, min(threads or default_threads(), len(blocks)))
     with torch_threads(load=any(map(is_made, sources))):
         each(enumerate(blocks), worker, lambda numbered, record: on_block(numbered[1], record), threads=count)
-
-
-def backend_of(plan: Plan, sources: Sequence[Source]) -> Kind:
-    """Who computes a plan over these sources."""
-    return kind_for(plan.read_nbytes([source.header for source in sources]))
 
 
 class _Watched:
@@ -140,15 +133,12 @@ class _Watched:
         self._read(tensor, start, buffer)
 
 
-def _scratch(plan: Plan, checkpoints: int, kind: Kind) -> Scratch:
+def _scratch(checkpoints: int) -> Scratch:
     """One thread's buffers, all of them made now. Raises TargetError E0608 where there is no memory for them."""
     try:
-        scratch = Scratch(checkpoints, make(kind))
-        if plan.base is not None:
-            scratch.rows()
-    except (RuntimeError, MemoryError) as error:  # torch says RuntimeError
+        return Scratch(checkpoints, make())
+    except MemoryError as error:
         raise no_memory("there is not enough memory for a thread's buffers") from error
-    return scratch
 
 
 def _prefetch(plan: Plan, blocks: Sequence[Block], sources: Sequence[Source]) -> None:

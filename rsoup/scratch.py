@@ -2,58 +2,49 @@
 
 from __future__ import annotations
 
-from rsoup.backends import SLICE_ELEMENTS, Array, Backend, kind_for
-from rsoup.tensors import DType
+from collections.abc import Sequence
 
-ROWS_ELEMENTS = 1 << 20
-_REMEMBERED_VIEWS = 64
+from rsoup.backends import Backend
 
+SLICE_ELEMENTS = 1 << 16
+"""Elements of a slice, unless there are many checkpoints: their stored bytes stay in the processor's second cache."""
 
-def scratch_nbytes(checkpoints: int, nbytes: int, *, measured: bool) -> int:
-    """Bytes of one thread's buffers for a plan over so many checkpoints, of which so many bytes are read."""
-    size = SLICE_ELEMENTS[kind_for(nbytes)]
-    rows = min(size, _measured_elements(checkpoints)) * checkpoints if measured else 0
-    return 8 * (4 * size + rows)
+_ALL_ELEMENTS = 1 << 20
+_LINE = 64
+_APART = 3 * _LINE  # rows that lie a power of two apart would fight for the same lines of the cache
 
 
-def _measured_elements(checkpoints: int) -> int:
-    return int(max(4096, 1 << (ROWS_ELEMENTS // (checkpoints + 2)).bit_length() - 1))
+def slice_elements(checkpoints: int) -> int:
+    """Elements of a slice of so many checkpoints: it depends on nothing else, so sums over slices do not either."""
+    return min(SLICE_ELEMENTS, max(4096, 1 << (_ALL_ELEMENTS // (checkpoints + 2)).bit_length() - 1))
+
+
+def scratch_nbytes(checkpoints: int) -> int:
+    """Bytes of one thread's buffers for so many checkpoints: of 8-byte elements, fewer of smaller ones."""
+    return (checkpoints + 1) * (slice_elements(checkpoints) * 8 + _LINE + _APART) + _LINE
 
 
 class Scratch:
-    """The buffers of one thread, made once: raw bytes, float64 rows, the rounded output of a run."""
+    """The buffers of one thread, made once: the stored bytes of a slice of every checkpoint, and those of the soup."""
 
-    def __init__(self, checkpoints: int, backend: Backend, slice_elements: int | None = None) -> None:
+    def __init__(self, checkpoints: int, backend: Backend) -> None:
+        import numpy as np
+
         self.backend = backend
-        self.slice_elements = size = slice_elements or SLICE_ELEMENTS[backend.name]
-        self.raw, self.out = backend.buffer(size * 8), backend.buffer(size * 8)
-        self.raw_bytes, self.out_bytes = backend.data(self.raw), backend.data(self.out)
-        self.acc, self.product = backend.doubles(size), backend.doubles(size)
-        self._checkpoints = checkpoints
-        self._rows: Array | None = None
-        self._views: dict[tuple[str, str, int], Array] = {}
-        self.measured_elements = min(size, _measured_elements(checkpoints))
+        self.slice_elements = slice_elements(checkpoints)
+        space = np.empty(scratch_nbytes(checkpoints), dtype=np.uint8)
+        begin = -space.ctypes.data % _LINE
+        self._space = space.data[begin:]
 
-    def rows(self) -> Array:
-        """One float64 row of a slice per checkpoint; made when the first run asks for distances."""
-        if self._rows is None:
-            self._rows = self.backend.doubles(self._checkpoints, self.measured_elements)
-        return self._rows
+    @property
+    def raw(self) -> memoryview:
+        """All of it, for bytes that are only passed on."""
+        return self._space
 
-    def typed(self, dtype: DType, count: int) -> Array:
-        """`count` elements of `dtype` over the raw buffer."""
-        return self._view("raw", self.raw, dtype, count)
-
-    def typed_out(self, dtype: DType, count: int) -> Array:
-        """`count` elements of `dtype` over the output buffer."""
-        return self._view("out", self.out, dtype, count)
-
-    def _view(self, name: str, buffer: Array, dtype: DType, count: int) -> Array:
-        """A view, remembered: models have thousands of tensors and few sizes."""
-        key = (name, dtype.name, count)
-        found = self._views.get(key)
-        if found is None:
-            if len(self._views) == _REMEMBERED_VIEWS:
-                self._views.clear()
-            found = self._views[key] = self.backend.view(buffer[: count * dtype.itemsize], dtype)
+    def rows(self, sizes: Sequence[int]) -> list[memoryview]:
+        """Buffers of so many bytes, one after the other, each aligned for any dtype."""
+        found, at = [], 0
+        for size in sizes:
+            found.append(self._space[at : at + size])
+            at += -(-size // _LINE) * _LINE + _APART
         return found

@@ -1,9 +1,11 @@
-"""The two backends: the same bits from NumPy and torch, and from the arithmetic of the twin."""
+"""The two backends: the same bits from NumPy and from the compiled passes, those of the arithmetic's twin."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,110 +18,292 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rsoup
-from rsoup import backends
-from rsoup.backends import Kind, make
+from rsoup import pot
+from rsoup.backends import Backend, Row, make
+from rsoup.backends.elements import narrow, typed, widened
+from rsoup.backends.passes import BLOCK, LANES
 from rsoup.storage.memory import MemorySource
-from rsoup.tensors import DTYPES, TensorSpec
+from rsoup.tensors import DTYPES, DType, TensorSpec
 
-KINDS: tuple[Kind, ...] = ("numpy", "torch")
+compiled: Any = pytest.importorskip("rsoup.backends.compiled", reason="this installation found no C compiler")
+
+SETS = ("plain", "avx2", "avx512")
 NAMES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+PASSES = NAMES[:4]
 LARGEST = {name: DTYPES[name].maximum for name in NAMES}
+SIZES = (0, 1, LANES - 1, BLOCK - 1, BLOCK, BLOCK + 1, 9 * BLOCK + 77)
 
 
-def widened(kind: Kind, name: str, data: bytes) -> Any:
-    """Stored bytes as float64 by a backend."""
-    backend, dtype = make(kind), DTYPES[name]
-    buffer = backend.buffer(len(data))
-    backend.data(buffer)[:] = data
-    out = backend.doubles(len(data) // dtype.itemsize)
-    with backend.quiet():
-        backend.widen(dtype, backend.view(buffer, dtype), out)
-    return np.asarray(out)
+@pytest.fixture(params=SETS)
+def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every set of instructions that this processor has, and the best one again afterwards."""
+    if not compiled.use(request.param):
+        pytest.skip(f"this processor or compiler has no {request.param}")
+    yield request.param
+    assert any(compiled.use(name) for name in reversed(SETS))
 
 
-def narrowed(kind: Kind, name: str, values: Any) -> bytes:
-    """float64 as stored bytes by a backend."""
-    backend, dtype = make(kind), DTYPES[name]
-    wide, buffer = backend.doubles(len(values)), backend.buffer(len(values) * dtype.itemsize)
-    wide[:] = torch.from_numpy(values) if kind == "torch" else values
-    with backend.quiet():
-        backend.narrow(dtype, wide, backend.view(buffer, dtype))
-    return bytes(backend.data(buffer))
+def stored(name: str, values: Any) -> Row:
+    """float64 as stored elements."""
+    dtype = DTYPES[name]
+    data = memoryview(bytearray(len(values) * dtype.itemsize))
+    with np.errstate(all="ignore"):
+        narrow(dtype, np.asarray(values, dtype=np.float64), typed(dtype, data))
+    return dtype, data
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def rounded(backend: Backend, name: str, values: Any) -> bytes:
+    """float64 as stored bytes by a backend: the soup of one checkpoint with coefficient 1."""
+    dtype = DTYPES[name]
+    out = memoryview(bytearray(len(values) * dtype.itemsize))
+    backend.mix([stored("F64", values)], [1.0], dtype, out)
+    return bytes(out)
+
+
+def made(backend: Backend, rows: list[Row], shares: list[float], dtype: DType) -> tuple[bytes, float, float]:
+    """A soup's bytes, the largest magnitude and the squared error."""
+    out = memoryview(bytearray(len(rows[0][1]) // rows[0][0].itemsize * dtype.itemsize))
+    return bytes(out), *backend.mix(rows, shares, dtype, out, measured=True)
+
+
+def drawn(rng: np.random.Generator, name: str, count: int) -> Row:
+    """Numbers of very different sizes, subnormal ones among them."""
+    smallest = {"F16": -30, "BF16": -140}.get(name, -145)
+    values = rng.normal(size=count) * 2.0 ** rng.integers(smallest, 10, size=count)
+    return stored(name, values * (rng.random(size=count) > 0.1))
+
+
 @pytest.mark.parametrize("name", ["F16", "BF16", "F8_E4M3", "F8_E5M2"])
-def test_every_code_is_widened_exactly(kind: Kind, name: str) -> None:
+def test_every_code_is_widened_exactly(name: str) -> None:
     """All codes of the small formats become the float64 that torch says they are, and come back from it."""
     dtype = DTYPES[name]
     codes = np.arange(1 << dtype.bits).astype(f"<u{dtype.itemsize}").tobytes()
     expected = torch.frombuffer(bytearray(codes), dtype=dtype.torch).double().numpy()
 
-    found = widened(kind, name, codes)
+    found = widened((dtype, memoryview(codes)))
 
     assert np.array_equal(expected, found, equal_nan=True)
     assert np.array_equal(np.signbit(expected), np.signbit(found) | np.isnan(found) & np.signbit(expected))
     finite = np.isfinite(expected)
-    back = np.frombuffer(narrowed(kind, name, found), f"<u{dtype.itemsize}")
+    back = np.frombuffer(rounded(make("numpy"), name, found), f"<u{dtype.itemsize}")
     assert np.array_equal(back[finite], np.frombuffer(codes, f"<u{dtype.itemsize}")[finite])
-    assert np.isnan(widened(kind, name, narrowed(kind, name, found))[np.isnan(expected)]).all()
+    assert np.isnan(widened((dtype, memoryview(back).cast("B")))[np.isnan(expected)]).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["F16", "BF16"])
+def test_every_code_is_compiled_exactly(name: str, instructions: str) -> None:
+    """All codes of the small formats, infinities and NaN among them, are widened and rounded as NumPy does."""
+    dtype = DTYPES[name]
+    codes = memoryview(np.arange(1 << 16).astype("<u2").tobytes())
+
+    wide = memoryview(bytearray(8 << 16))
+    make("compiled").mix([(dtype, codes)], [1.0], DTYPES["F64"], wide)
+
+    found = np.frombuffer(wide, np.float64)
+    assert np.array_equal(widened((dtype, codes)), found, equal_nan=True)
+    back = np.frombuffer(rounded(make("compiled"), name, found), "<u2")
+    finite = ~np.isnan(found)
+    assert np.array_equal(back[finite], np.frombuffer(codes, "<u2")[finite]), instructions
+    assert np.isnan(widened((dtype, memoryview(back).cast("B")))[~finite]).all()
+
+
+@pytest.mark.parametrize("kind", ["numpy", *SETS])
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
-def test_rounding_is_that_of_the_twin(kind: Kind, name: str, data: st.DataObject) -> None:
+def test_rounding_is_that_of_the_twin(kind: str, name: str, data: st.DataObject) -> None:
     """float64 → float32 → the dtype, to nearest even, for normal, subnormal and halfway values."""
+    if kind != "numpy" and not compiled.use(kind):
+        pytest.skip(f"this processor or compiler has no {kind}")
+    backend = make("numpy" if kind == "numpy" else "compiled")
     largest = min(LARGEST[name], 3.4e38)
     values = np.array(data.draw(st.lists(st.floats(-largest, largest), min_size=1, max_size=40)))
-    stored = twin.widen((name, twin.narrow(name, values)))
+    codes = twin.widen((name, twin.narrow(name, values)))
     with np.errstate(all="ignore"):
-        halfway = np.nan_to_num((stored[:-1] + stored[1:]) / 2, nan=1.0, posinf=1.0, neginf=-1.0)
-    probe = np.concatenate([values, halfway, np.nextafter(halfway, np.inf), values * 1e-8])
+        halfway = np.nan_to_num((codes[:-1] + codes[1:]) / 2, nan=1.0, posinf=1.0, neginf=-1.0)
+    probe = np.concatenate([values, halfway, np.nextafter(halfway, np.inf), values * 1e-8, values * 1e-39])
 
-    assert narrowed(kind, name, probe) == twin.narrow(name, probe)
+    assert rounded(backend, name, probe) == twin.narrow(name, probe)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rounding_of_many_elements_at_once(name: str) -> None:
-    """What is done piece by piece in NumPy is what torch does at once, over every size of exponent."""
+def test_rounding_of_many_elements_at_once(name: str, instructions: str) -> None:
+    """What is done piece by piece is what torch does at once, over every size of exponent."""
     rng = np.random.default_rng(0)
     size = min(LARGEST[name], 1e38)
-    values = rng.normal(size=100_003) * 2.0 ** rng.uniform(-20, 20, size=100_003)
-    values = np.clip(values, -size, size)
+    values = np.clip(rng.normal(size=100_003) * 2.0 ** rng.uniform(-20, 20, size=100_003), -size, size)
+    by_torch = (
+        torch.from_numpy(values).float().to(DTYPES[name].torch) if name != "F64" else torch.from_numpy(values)
+    )
 
-    assert narrowed("numpy", name, values) == narrowed("torch", name, values) == twin.narrow(name, values)
+    expected = by_torch.view(torch.uint8).numpy().tobytes()
+
+    assert expected == rounded(make("numpy"), name, values), instructions
+    assert expected == rounded(make("compiled"), name, values)
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize(
+    "names", [("BF16",) * 4, ("F16",) * 3, ("F32", "F16", "BF16", "F64"), ("F8_E4M3", "BF16")]
+)
+def test_passes_give_the_bits_of_numpy(names: tuple[str, ...], count: int, instructions: str) -> None:
+    """Soups, their rounding errors and inner products, sums included, are NumPy's to the last bit, whatever computes."""
+    rng = np.random.default_rng(count)
+    rows = [drawn(rng, name, count) for name in names]
+    shares = [0.1, 0.3, 1 / 3, -0.7][: len(rows)]
+    ours, theirs = make("compiled"), make("numpy")
+
+    for name in PASSES:
+        assert made(theirs, rows, shares, DTYPES[name]) == made(ours, rows, shares, DTYPES[name]), (
+            instructions
+        )
+    assert theirs.products(rows) == ours.products(rows)
+    assert [theirs.largest(row) for row in rows] == [ours.largest(row) for row in rows]
+
+
+@pytest.mark.parametrize("backend", [make("numpy"), make("compiled")], ids=["numpy", "compiled"])
+def test_a_product_is_rounded_before_it_is_added(backend: Backend, instructions: str) -> None:
+    """No fused multiply-add: its one rounding would give other last bits on other processors."""
+    one = 1 + 2.0**-27
+    values = stored("F64", np.full(1000, one))
+    fused = math.fsum([one * one - 1.0, 2.0**-54]) - (
+        one * one - 1.0
+    )  # what the rounding of the product loses
+
+    out = memoryview(bytearray(8000))
+    backend.mix([stored("F64", np.full(1000, -(one * one))), values], [1.0, one], DTYPES["F64"], out)
+
+    assert fused != 0.0, instructions
+    assert not np.frombuffer(out, np.float64).any()
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf, -7.0])
+def test_the_largest_magnitude_tells_of_nan(value: float, instructions: str) -> None:
+    """NaN is beyond infinity, wherever it stands and whatever its sign: nothing that is not finite slips through."""
+    values = np.ones(3 * BLOCK)
+    for at in (0, BLOCK + 3, len(values) - 1):
+        values[at] = value
+        rows = [stored("F32", values), stored("F32", np.ones(3 * BLOCK))]
+        for backend in (make("numpy"), make("compiled")):
+            largest = made(backend, rows, [0.5, 0.5], DTYPES["F32"])[1]
+            assert (
+                math.isnan(largest)
+                if math.isnan(value)
+                else largest == abs(0.5 * value + 0.5) or largest == math.inf
+            ), instructions
+            assert (
+                backend.largest(rows[0]) == abs(value)
+                or math.isnan(value) is math.isnan(backend.largest(rows[0])) is True
+            )
+        values[at] = 1.0
+
+
+@pytest.mark.parametrize("itemsize", [1, 2, 4, 8])
+@pytest.mark.parametrize("rows", [2, 3, 6, 255])
+@pytest.mark.parametrize("signed", [True, False])
+def test_counts_are_those_of_numpy(itemsize: int, rows: int, signed: bool, instructions: str) -> None:
+    """Changed, unique, shared, conflicting: the same numbers of bits that differ here and there, signs too."""
+    rng = np.random.default_rng(rows * itemsize)
+    count = 3 * 128 + 5
+    reference = rng.integers(0, 256, size=(count, itemsize), dtype=np.uint8)
+    data = []
+    for _ in range(rows - 1):
+        changed = reference.copy()
+        where = rng.random(count) < 0.4
+        changed[where] = rng.integers(0, 256, size=(int(where.sum()), itemsize), dtype=np.uint8)
+        changed[:128] = reference[:128] if rows < 6 else changed[:128]
+        data.append(changed.data.cast("B"))
+    views = [*data, reference.data.cast("B")]
+
+    found = make("compiled").counts(views, itemsize, signed=signed)
+
+    assert found == make("numpy").counts(views, itemsize, signed=signed), instructions
+    assert found[-1] == 0 or signed
+
+
+def test_more_rows_than_a_pass_counts_are_numpys() -> None:
+    """From 256 rows on NumPy counts; a soup has no such limit."""
+    views = [memoryview(bytes([i % 7])) for i in range(300)]
+
+    assert make("compiled").counts(views, 1, signed=True) == make("numpy").counts(views, 1, signed=True)
+    rows = [stored("BF16", [float(i)]) for i in range(300)]
+    shares = [1 / 300] * 300
+    for name in ("BF16", "F64"):
+        assert made(make("compiled"), rows, shares, DTYPES[name]) == made(
+            make("numpy"), rows, shares, DTYPES[name]
+        )
+
+
+WORD = memoryview(bytearray(16))[::1]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: compiled.mix(b"\0\0", [WORD], [1.0], 0, WORD, False),
+        lambda: compiled.mix(b"\0", [WORD], [1.0, 2.0], 0, WORD, False),
+        lambda: compiled.mix(b"\0", [WORD], [1.0], 0, memoryview(bytearray(8)), False),
+        lambda: compiled.mix(b"\0", [WORD], [1.0], 9, WORD, False),
+        lambda: compiled.mix(b"\7", [WORD], [1.0], 0, WORD, False),
+        lambda: compiled.mix(b"", [], [], 0, memoryview(bytearray()), False),
+        lambda: compiled.mix(b"\0", [WORD[1:9]], [1.0], 0, memoryview(bytearray(8)), False),
+        lambda: compiled.products(b"\0\1", [WORD, WORD]),
+        lambda: compiled.products(b"\1", [WORD[:3]]),
+        lambda: compiled.counts(3, [WORD, WORD]),
+        lambda: compiled.counts(2, [WORD]),
+        lambda: compiled.counts(2, [WORD, WORD[:4]]),
+        lambda: compiled.counts(1, [WORD] * 256),
+    ],
+)
+def test_passes_look_at_what_they_get(call: Any) -> None:
+    """Rows of different lengths, unknown codes, bytes out of line: an error, never memory that is not theirs."""
+    with pytest.raises(ValueError, match=r"rows|code|dtype|line|elements"):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: compiled.mix(b"\0", [WORD], ["x"], 0, WORD, False),
+        lambda: compiled.mix(b"\0", [3], [1.0], 0, WORD, False),
+        lambda: compiled.mix(b"\0", [WORD], [1.0], 0, b"0123456789abcdef", False),
+        lambda: compiled.largest(b"\0", (WORD,)),
+    ],
+)
+def test_passes_take_lists_of_buffers(call: Any) -> None:
+    """Anything else is a TypeError."""
+    with pytest.raises((TypeError, BufferError)):
+        call()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("based", [False, True])
+@pytest.mark.parametrize("method", ["linear", "slerp"])
 def test_soups_do_not_depend_on_the_backend(
-    dtype: torch.dtype, based: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, based: bool, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same bytes from NumPy and from torch, with a base and without, mixed dtypes and masks of −∞ too."""
-    family = related(3, dtype=dtype)
+    """The same bytes compiled and from NumPy, angles and sums included, mixed dtypes and masks of −∞ too."""
+    if method == "slerp" and not based:
+        pytest.skip("slerp needs a base")
+    family = related(3 if method == "linear" else 2, dtype=dtype)
     for tensors in (family.base, *family.tuned):
         tensors["mask"] = torch.full((3, 5), -torch.inf, dtype=dtype).triu(1)
     family.tuned[0]["scale"] = family.tuned[0]["scale"].float()
     sources = [from_torch(f"c{i}", tensors) for i, tensors in enumerate(family.tuned)]
     base = from_torch("base", family.base) if based else None
-    recipe = rsoup.make_recipe(["a", "b", "c"], mix=["0.2", "0.5", "0.3"], base="base" if based else None)
+    mix = ["0.2", "0.5", "0.3"] if method == "linear" else ["0.3", "0.7"]
+    recipe = rsoup.make_recipe(
+        ["a", "b", "c"][: len(mix)], mix=mix, base="base" if based else None, method=method
+    )
 
-    by_numpy = cooked(recipe, sources, base)
-    monkeypatch.setattr(backends, "LARGE_NBYTES", 0)
-    by_torch = cooked(recipe, sources, base)
+    ours = cooked(recipe, sources, base)
+    monkeypatch.setattr(pot, "make", lambda: make("numpy"))
+    theirs = cooked(recipe, sources, base)
 
-    assert by_numpy == by_torch
-
-
-def test_the_backend_depends_on_the_bytes_that_are_read_alone() -> None:
-    """NumPy below the limit, torch from it on."""
-    assert backends.kind_for(backends.LARGE_NBYTES - 1) == "numpy"
-    assert backends.kind_for(backends.LARGE_NBYTES) == "torch"
+    assert ours == theirs
 
 
-def test_small_checkpoints_are_mixed_checked_and_verified_without_torch(tmp_path: Path) -> None:
-    """merge, check, diff and verify of small safetensors files load no torch: it takes longer than they do."""
+def test_small_and_large_checkpoints_are_mixed_checked_and_verified_without_torch(tmp_path: Path) -> None:
+    """merge, check, diff and verify of safetensors files load no torch: it takes longer than they do."""
     family = related(2)
     for name, tensors in (("base", family.base), ("a", family.tuned[0]), ("b", family.tuned[1])):
         write_file(tmp_path / f"{name}.safetensors", tensors)
@@ -141,7 +325,33 @@ def test_small_checkpoints_are_mixed_checked_and_verified_without_torch(tmp_path
         assert done.returncode in (0, 9), done.stderr
 
 
-def test_what_numpy_has_no_dtype_for_is_bits(tmp_path: Path) -> None:
+def test_an_installation_without_compiled_passes_makes_the_same_soup(tmp_path: Path) -> None:
+    """Where no C compiler was found, or the passes are another version's, NumPy computes."""
+    family = related(2)
+    for name, tensors in (("a", family.tuned[0]), ("b", family.tuned[1])):
+        write_file(tmp_path / f"{name}.safetensors", tensors)
+    a, b = (str(tmp_path / f"{name}.safetensors") for name in ("a", "b"))
+    results = []
+    for number, before in enumerate(
+        (
+            "",
+            "sys.modules['rsoup.backends.compiled'] = None",
+            "sys.modules['rsoup.backends.compiled'] = type(sys)('compiled'); sys.modules['rsoup.backends.compiled'].VERSION = 0",
+        )
+    ):
+        out = str(tmp_path / f"{number}.safetensors")
+        code = f"import sys\n{before}\nfrom rsoup.backends import make\nprint(make().name, file=sys.stderr)\nfrom rsoup.cli import main\nsys.argv[0] = 'rsoup'\nmain()"
+        words = ["merge", a, b, "--lambda", "0.3,0.7", "-o", out, "-q"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+        )
+        results.append((done.stderr.split()[0], Path(out).read_bytes()))
+
+    assert [name for name, _ in results] == ["compiled", "numpy", "numpy"]
+    assert results[0][1] == results[1][1] == results[2][1]
+
+
+def test_what_numpy_has_no_dtype_for_is_bits() -> None:
     """Complex and packed tensors are carried as bytes by both backends."""
     data = bytes(range(64))
     spec = TensorSpec(DTYPES["C64"], (8,))

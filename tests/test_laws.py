@@ -266,7 +266,8 @@ def test_a_soup_of_soups_is_nearly_the_flat_one(seed: int, dtype: str) -> None:
 
 def sliced(plan: plans.Plan, sources: list[MemorySource], slice_elements: int) -> dict[str, bytes]:
     """The soup cooked in slices of so many elements."""
-    sink, scratch = MemorySink(plan.header), Scratch(len(sources), make("numpy"), slice_elements)
+    sink, scratch = MemorySink(plan.header), Scratch(len(sources), make())
+    scratch.slice_elements = slice_elements
     for block in plan.blocks():
         for run in block.runs:
             mix_run([plan], run, sources, [sink], scratch)

@@ -13,7 +13,7 @@ from checkpoints import Tensors, from_torch, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsoup.family import kernel as survey_kernel
+from rsoup import scratch
 from rsoup.family.survey import TensorRecord, comparable, survey
 from rsoup.storage.checkpoint import open_checkpoint
 from rsoup.storage.protocols import Source
@@ -169,7 +169,7 @@ def test_slices_and_threads_change_no_bit(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_slices_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost or counted twice where slices end."""
-    monkeypatch.setattr(survey_kernel, "SLICE_ELEMENTS", 4096)
+    monkeypatch.setattr(scratch, "SLICE_ELEMENTS", 4096)
     models = models_of([torch.float16] * 4, [(3 * 4096 + 17,), (4096,), (4095,)])
 
     found = surveyed(models)

@@ -1,143 +1,142 @@
-"""The arithmetic in NumPy: loaded in a tenth of a second, somewhat slower for each element."""
+"""The arithmetic in NumPy: what there is everywhere, and what the compiled passes are held to."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from functools import cache
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from rsoup.backends.elements import Doubles, narrow, typed, widen, widened
+from rsoup.backends.passes import BLOCK, LANES, Kind, Row
 from rsoup.tensors import DType
 
-_Doubles = np.ndarray[Any, np.dtype[np.float64]]
-_PIECE: Final = 1 << 15  # elements whose passes stay in the processor's second cache
+_PIECE: Final = 8 * BLOCK  # elements whose products of all rows stay in the processor's second cache
 
 
 class NumpyBackend:
-    """See `Backend`. Sums are NumPy's own loops, not a BLAS, which would bring threads of its own."""
+    """See `Backend`. Sums are NumPy's own loops, not a BLAS, which would bring threads and an order of its own."""
 
-    name: Final = "numpy"
+    name: Kind = "numpy"
 
     def __init__(self) -> None:
-        self._single = np.empty(_PIECE, dtype=np.float32)
-        self._odd = np.empty(_PIECE, dtype=np.uint32)
+        self._space: dict[str, Doubles] = {}  # the memory of a new array would cost more than the arithmetic
 
-    def quiet(self) -> AbstractContextManager[None]:
-        """No warnings of what is looked for anyway."""
-        return np.errstate(all="ignore")
+    def _rows(self, name: str, rows: int, count: int) -> Doubles:
+        space = self._space.get(name)
+        if space is None or space.size < rows * count:
+            space = self._space[name] = np.empty(rows * count)
+        return space[: rows * count].reshape(rows, count)
 
-    def buffer(self, nbytes: int) -> Any:
-        """So many uninitialised bytes."""
-        return np.empty(nbytes, dtype=np.uint8)
+    def mix(
+        self,
+        rows: Sequence[Row],
+        coefficients: Sequence[float],
+        dtype: DType,
+        out: memoryview,
+        *,
+        measured: bool = False,
+    ) -> tuple[float, float]:
+        """out = Σ cᵢ·xᵢ, rounded once."""
+        total, term = self._rows("sum", 2, len(out) // dtype.itemsize)
+        with np.errstate(all="ignore"):
+            add_up(rows, coefficients, total, term)
+            stored = typed(dtype, out)
+            narrow(dtype, total, stored)
+            if not measured:
+                return _magnitude(total), 0.0
+            widen(dtype, stored, term)
+            np.subtract(term, total, out=term)
+            return _magnitude(total), self.squares(term)
 
-    def doubles(self, *shape: int) -> Any:
-        """An uninitialised array of float64."""
-        return np.empty(shape)
+    def largest(self, row: Row) -> float:
+        """The largest magnitude."""
+        with np.errstate(all="ignore"):
+            return _magnitude(widened(row))
 
-    def data(self, array: Any) -> memoryview:
-        """The memory of an array of bytes."""
-        found: memoryview = array.data
-        return found
-
-    def view(self, buffer: Any, dtype: DType) -> Any:
-        """The stored elements; what NumPy has no dtype for as unsigned integers of its size."""
-        return buffer.view(_STORED.get(dtype.name, f"<u{dtype.itemsize}"))
-
-    def widen(self, dtype: DType, stored: Any, out: Any) -> None:
-        """Stored elements → float64."""
-        if dtype.name == "BF16":
-            for start in range(0, len(stored), _PIECE):
-                single = self._single[: min(_PIECE, len(stored) - start)]
-                bits = single.view(np.uint32)
-                np.copyto(bits, stored[start : start + _PIECE])
-                np.left_shift(bits, 16, out=bits)
-                np.copyto(out[start : start + _PIECE], single)
-        elif dtype.bits == 8:
-            np.take(_values(dtype.name), stored, out=out, mode="clip")
-        else:
-            np.copyto(out, stored)
-
-    def narrow(self, dtype: DType, values: Any, out: Any) -> None:
-        """float64 → float32 → stored elements."""
-        if dtype.name in ("F64", "F32"):
-            np.copyto(out, values, casting="same_kind")
-        elif dtype.bits == 8:
-            _to_fp8(dtype, values, out)
-        else:
-            for start in range(0, len(values), _PIECE):
-                single = self._single[: min(_PIECE, len(values) - start)]
-                np.copyto(single, values[start : start + _PIECE], casting="same_kind")
-                self._halve(dtype, single, out[start : start + _PIECE])
-
-    def _halve(self, dtype: DType, single: Any, out: Any) -> None:
-        if dtype.name == "F16":
-            np.copyto(out, single, casting="same_kind")
-            return
-        bits, odd = single.view(np.uint32), self._odd[: len(single)]  # BF16 is the upper half, rounded
-        np.right_shift(bits, 16, out=odd)
-        np.bitwise_and(odd, 1, out=odd)
-        np.add(odd, 0x7FFF, out=odd)
-        nan = np.isnan(single) if np.isnan(single.max()) else None
-        np.add(bits, odd, out=bits)
-        np.right_shift(bits, 16, out=bits)
-        np.copyto(out, bits, casting="unsafe")
-        if nan is not None:
-            out[nan] = 0x7FC0  # rounding would carry over into the sign
-
-    def multiply(self, values: Any, factor: float, out: Any) -> None:
-        """values·factor."""
-        np.multiply(values, factor, out=out)
-
-    def finite(self, values: Any) -> Any:
-        """Which elements are neither NaN nor infinite."""
-        return np.isfinite(values)
-
-    def same_bits(self, one: Any, other: Any) -> Any:
-        """Which elements are equal to the bit."""
-        return one.view(np.int64) == other.view(np.int64)
-
-    def indices(self, mask: Any) -> Any:
-        """Where a mask is true."""
-        return np.flatnonzero(mask)
-
-    def extremes(self, values: Any) -> tuple[float, float]:
-        """(lowest, highest)."""
-        return float(values.min()), float(values.max())
-
-    def square(self, values: Any) -> float:
-        """⟨v, v⟩."""
-        return float(np.einsum("i,i->", values, values))
-
-    def products(self, rows: Any) -> list[float]:
+    def products(self, rows: Sequence[Row]) -> list[float]:
         """⟨rᵢ, rⱼ⟩ for i ≤ j."""
-        total = np.zeros(len(rows) * (len(rows) + 1) // 2)
-        for start in range(0, rows.shape[1], _PIECE):
-            part = rows[:, start : start + _PIECE]
-            total += np.concatenate([np.einsum("ij,j->i", part[i:], part[i]) for i in range(len(part))])
-        found: list[float] = total.tolist()
+        with np.errstate(all="ignore"):
+            count = len(rows[0][1]) // rows[0][0].itemsize
+            stored = [(dtype, typed(dtype, data)) for dtype, data in rows]
+            space = self._rows("wide", len(rows), _PIECE)
+
+            def part(start: int, stop: int) -> Doubles:
+                wide = space[:, : stop - start]
+                for values, (dtype, row) in zip(wide, stored, strict=True):
+                    widen(dtype, row[start:stop], values)
+                wide[:-1] -= wide[-1]
+                return wide
+
+            return self._sums(part, count, [(i, slice(i, len(rows))) for i in range(len(rows))])
+
+    def squares(self, values: Doubles) -> float:
+        """Σ v², in the order of `BLOCK` and `LANES`."""
+        return self._sums(lambda start, stop: values[None, start:stop], len(values), [(0, slice(0, 1))])[0]
+
+    def _sums(
+        self, part: Callable[[int, int], Doubles], count: int, pairs: Sequence[tuple[int, slice]]
+    ) -> list[float]:
+        """Σ of the products of row i with those of a slice, in the order of `BLOCK` and `LANES`."""
+        ends = np.cumsum([others.stop - others.start for _, others in pairs]).tolist()
+        space = self._rows("products", ends[-1], _PIECE)
+        lanes = np.zeros((len(space), LANES))
+        for start in range(0, count, _PIECE):
+            rows = part(start, min(count, start + _PIECE))
+            size = rows.shape[1]
+            padded = -(-size // BLOCK) * BLOCK
+            for (i, others), begin, end in zip(pairs, [0, *ends], ends, strict=False):
+                np.multiply(rows[others], rows[i], out=space[begin:end, :size])
+            space[:, size:padded] = 0.0
+            blocks = _folded(space[:, :padded].reshape(len(space), -1, BLOCK), LANES)
+            for block in range(blocks.shape[1]):
+                np.add(lanes, blocks[:, block], out=lanes)
+        found: list[float] = _folded(lanes, 1)[:, 0].tolist()
         return found
 
-
-_STORED: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
-
-
-def _to_fp8(dtype: DType, values: Any, out: Any) -> None:
-    import torch
-
-    single = torch.from_numpy(np.ascontiguousarray(values)).to(torch.float32)
-    np.copyto(out, single.to(dtype.torch).view(torch.uint8).numpy())
+    def counts(self, rows: Sequence[memoryview], itemsize: int, *, signed: bool) -> list[int]:
+        """What changed, by the bits."""
+        return _counts([np.frombuffer(row, f"<i{itemsize}") for row in rows], signed=signed)
 
 
-@cache
-def _values(name: str) -> _Doubles:
-    """The value of each of the 256 codes of an fp8 format."""
-    mantissa_bits, bias, largest = (3, 7, 126) if name == "F8_E4M3" else (2, 15, 123)
-    codes = np.arange(128)
-    exponent, mantissa = codes >> mantissa_bits, codes & ((1 << mantissa_bits) - 1)
-    hidden = np.where(exponent > 0, 1 << mantissa_bits, 0)
-    sizes = np.ldexp((hidden + mantissa).astype(np.float64), np.maximum(exponent, 1) - bias - mantissa_bits)
-    sizes[largest + 1 :] = np.nan
-    if name == "F8_E5M2":
-        sizes[largest + 1] = np.inf
-    return np.concatenate([sizes, -sizes])
+def add_up(rows: Sequence[Row], coefficients: Sequence[float], total: Doubles, term: Doubles) -> None:
+    """total = Σ cᵢ·xᵢ in float64, one product and one sum after the other; `term` is used up."""
+    for i, ((dtype, data), coefficient) in enumerate(zip(rows, coefficients, strict=True)):
+        target = total if i == 0 else term
+        widen(dtype, typed(dtype, data), target)
+        np.multiply(target, coefficient, out=target)
+        if i > 0:
+            np.add(total, term, out=total)
+
+
+def _folded(values: Doubles, size: int) -> Doubles:
+    """The last axis, in place, its second half added to its first until `size` are left."""
+    while values.shape[-1] > size:
+        half = values.shape[-1] // 2
+        np.add(values[..., :half], values[..., half:], out=values[..., :half])
+        values = values[..., :half]
+    return values
+
+
+def _magnitude(values: Doubles) -> float:
+    return max(-float(values.min()), float(values.max())) if len(values) else 0.0
+
+
+def _counts(bits: Sequence[Any], *, signed: bool) -> list[int]:
+    *others, reference = bits
+    differs = np.stack([row != reference for row in others])
+    changed = [int(np.count_nonzero(row)) for row in differs]
+    if not any(changed):
+        return [0] * (2 * len(others) + 3)
+    many = np.add.reduce(differs, axis=0, dtype=np.uint16)
+    once = many == 1
+    unique = [int(np.count_nonzero(row & once)) for row in differs]
+    moved, shared = int(np.count_nonzero(many)), int(np.count_nonzero(many == len(others)))
+    conflicts = 0
+    if signed and moved > sum(unique):
+        # with a negative reference, numbers have the order of their bits once all but the sign are turned over
+        turned = (reference >> (8 * reference.itemsize - 1)) & np.iinfo(reference.dtype).max
+        keys = np.stack([row ^ turned for row in others])
+        zero = reference ^ turned
+        conflicts = int(np.count_nonzero((keys.max(0) > zero) & (keys.min(0) < zero)))
+    return [*changed, *unique, moved, shared, conflicts]

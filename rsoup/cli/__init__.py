@@ -104,14 +104,14 @@ def _known(error: Exception) -> RsoupError | None:
         return TargetError(
             "E0608",
             memory,
-            hint="rsoup needs some 300 MB, 500 where torch computes, whatever the size of the model",
+            hint="rsoup needs some 200 MB, 500 where torch computes (adapters), whatever the size of the model",
         )
     if isinstance(error, ImportError):
         if "map segment" in str(error) or "allocate memory" in str(error):
             return TargetError(
                 "E0608",
                 memory,
-                hint="rsoup needs some 300 MB, 500 where torch computes, whatever the size of the model",
+                hint="rsoup needs some 200 MB, 500 where torch computes (adapters), whatever the size of the model",
             )
         hint = "install it again: pip install --upgrade rewarded-soups"
         return RsoupError("E0100", f"the installation is incomplete: {show(error)}", hint=hint)

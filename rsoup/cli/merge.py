@@ -17,7 +17,7 @@ from rsoup.remote.transfer import Fetch, Way
 from rsoup.storage.parts import is_held, leftovers, resumable
 from rsoup.storage.target import free_bytes, size_text
 
-START_NBYTES = {"numpy": 60_000_000, "torch": 150_000_000}  # Python, libraries and headers, nothing read yet
+START_NBYTES = 60_000_000  # Python, libraries and headers, nothing read yet
 
 
 def mix_text(recipe: Recipe) -> str:
@@ -173,16 +173,13 @@ def show_plan(
         )  # fmt: skip
         return
     gates.refuse()
-    from rsoup.backends import kind_for
     from rsoup.scratch import scratch_nbytes
     from rsoup.workers import default_threads
 
     fetch: Fetch = "stream?" if way_of(recipe, way) == "stream" else "cache?"
     with prepared(recipe, out, overwrite=overwrite, fetch=fetch) as ready:
         plan, count = ready.plan, threads or default_threads()
-        memory = START_NBYTES[kind_for(ready.read_nbytes)] + count * scratch_nbytes(
-            len(ready.sources), ready.read_nbytes, measured=plan.base is not None
-        )
+        memory = START_NBYTES + count * scratch_nbytes(len(ready.sources))
         memory += MEMORY_BYTES if any(one.way == "stream" for one in ready.transfers) else 0
         mixed = sum(tensor.copy_from is None for tensor in plan.tensors)
         free = free_bytes(os.path.dirname(os.path.abspath(out)))

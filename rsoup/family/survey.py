@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rsoup.backends import kind_for, make
+from rsoup.backends import make
 from rsoup.family.kernel import Kernel, Piece, Sum
 from rsoup.storage.protocols import Source
 from rsoup.storage.views import is_made
@@ -104,11 +104,9 @@ def survey(
                 )
             )
 
-    kind = kind_for(sum(source.header[name].nbytes for source in sources for name in names))
-
     def worker(_: threading.Event) -> Callable[[tuple[list[Piece], list[Piece]]], list[Sum]]:
         alone()
-        kernel = Kernel(sources, make(kind), moved=moved)
+        kernel = Kernel(sources, make(), moved=moved)
 
         def work(item: tuple[list[Piece], list[Piece]]) -> list[Sum]:
             block, later = item

@@ -118,11 +118,8 @@ def widened(dtype: DType, data: memoryview) -> Numbers:
     """The elements as float64 (complex128 for complex ones); whole numbers beyond 2^53 lose digits."""
     import numpy as np
 
-    from rsoup.backends.with_numpy import NumpyBackend
+    from rsoup.backends.elements import widened as exactly
 
     if dtype.kind != "float":
         return _stored(dtype, data).astype(np.complex128 if dtype.kind == "complex" else np.float64)
-    values = np.empty(len(data) // dtype.itemsize)
-    backend = NumpyBackend()
-    backend.widen(dtype, backend.view(np.frombuffer(data, dtype=np.uint8), dtype), values)
-    return values
+    return exactly((dtype, data))

@@ -147,11 +147,9 @@ def sample(
     chosen = draw(plan.header, mixed, size, claims.content, nonce)
     sink = ComparingSink(soup, plan.header)
 
-    kind = pot.backend_of(plan, sources)
-
     def worker(_: threading.Event) -> Callable[[Run], object]:
         alone()
-        scratch = Scratch(len(sources), make(kind))
+        scratch = Scratch(len(sources), make())
         return lambda run: mix_run([plan], run, sources, [sink], scratch)[0]
 
     runs = (
