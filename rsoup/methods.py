@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from importlib import import_module
+from typing import Any
 
 from rsoup.gram import Gram
 
@@ -78,17 +80,22 @@ def slerp(mix: Sequence[Fraction], gram: Gram | None) -> Coefficients:
 
     Ω is not defined where a delta is zero (or infinite), and useless where the deltas are (anti)parallel to
     1e-6. Taken over a whole model, it is the angle of the tensors in which both ingredients have a share.
+    The angle and the sines are taken in 160 bits and rounded to float64 once: a machine's own mathematics
+    library decides no bit of them.
     """
     assert gram is not None
-    if 1 in mix:
+    one, two, both = gram[0][0], gram[1][1], gram[0][1]
+    if 1 in mix or one == 0.0 or two == 0.0 or not all(map(math.isfinite, (one, two, both))):
         return tuple(mix)
-    norms = math.sqrt(gram[0][0]) * math.sqrt(gram[1][1])
-    if norms == 0.0 or not math.isfinite(norms):
+    exact: Any = import_module("mpmath").MPContext()
+    exact.prec = 160
+    cosine = exact.mpf(both) / exact.sqrt(exact.mpf(one) * exact.mpf(two))
+    omega = exact.acos(max(exact.mpf(-1), min(exact.mpf(1), cosine)))
+    turned = exact.sin(omega)
+    if turned < _PARALLEL:
         return tuple(mix)
-    omega = math.acos(max(-1.0, min(1.0, gram[0][1] / norms)))
-    if math.sin(omega) < _PARALLEL:
-        return tuple(mix)
-    return tuple(Fraction(math.sin(float(share) * omega) / math.sin(omega)) for share in mix)
+    shares = [exact.mpf(share.numerator) / share.denominator for share in mix]
+    return tuple(Fraction(float(exact.sin(share * omega) / turned)) for share in shares)
 
 
 @_method(

@@ -18,6 +18,7 @@ import torch
 from checkpoints import read_tensors, write_folder
 from hub_inside import inside
 from hub_server import Hub
+from safetensors.torch import save_file
 
 from rsoup.errors import AccessError, BusyError, RefusedFileError, UsageError
 from rsoup.family.checking import check
@@ -85,7 +86,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("rsoup-fetch")]
 
 
-def recipe(base: str, a: str, b: str, **more: object) -> Recipe:
+def recipe(base: str | None, a: str, b: str, **more: object) -> Recipe:
     """Two ingredients on a base."""
     ingredients = [Ingredient("a", (a,)), Ingredient("b", (b,))]
     return make(Request(ingredients, mix=["0.6", "0.4"], base=base, **more))  # type: ignore[arg-type]
@@ -112,6 +113,37 @@ def stored(hub: Hub) -> int:
 def sizes(models: Path) -> int:
     """Bytes of all weight files."""
     return sum(path.stat().st_size for name in NAMES for path in (models / name).glob("*.safetensors"))
+
+
+def test_one_file_without_a_configuration_is_looked_into(
+    hub: Hub, models: Path, local: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """A model's weights are streamed; factors, which are small, go through the cache as an adapter."""
+    for name in ("base", "a", "b"):
+        if name == "b":
+            save_file(read_tensors(models / "b"), tmp_path / "b.safetensors")
+            body = (tmp_path / "b.safetensors").read_bytes()
+        else:
+            body = (models / name / "model.safetensors").read_bytes()
+        hub.add(f"org/bare-{name}", {"model.safetensors": body})
+    generator = torch.Generator().manual_seed(0)
+    factors = {
+        f"unet.down.{side}.weight": torch.randn(shape, generator=generator)
+        for side, shape in (("lora_A", (4, 8)), ("lora_B", (8, 4)))
+    }
+    save_file(factors, tmp_path / "factors.safetensors")
+    hub.add(
+        "org/factors", {"pytorch_lora_weights.safetensors": (tmp_path / "factors.safetensors").read_bytes()}
+    )
+
+    result = merge(recipe("org/bare-base", "org/bare-a", "org/bare-b"), tmp_path / "out", fetch="stream")
+    small = merge(recipe(None, "org/factors", "org/factors"), tmp_path / "adapter", fetch="stream")
+
+    assert same(tmp_path / "out", local)
+    assert [one.way for one in result.transfers] == ["stream"] * 3
+    assert stored(hub) < 40_000
+    assert {one.way for one in small.transfers} <= {"cache", "here"}
+    assert same(tmp_path / "adapter", factors)
 
 
 def test_a_streamed_merge_is_the_merge_of_the_folders_and_stores_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, getcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -135,6 +136,44 @@ def test_slerp_coefficients(values: list[float], t: Fraction) -> None:
     assume(abs(cosine) < 0.999)
     d2 = d2 * np.linalg.norm(d1) / np.linalg.norm(d2)
     assert math.isclose(np.linalg.norm(float(c[0]) * d1 + float(c[1]) * d2), np.linalg.norm(d1), rel_tol=1e-9)
+
+
+@settings(deadline=None)
+@given(st.floats(1e-3, 3.1), st.fractions(0, 1, max_denominator=50))
+def test_slerp_coefficients_are_rounded_once(angle: float, t: Fraction) -> None:
+    """The float64 nearest to the formula in 60 digits, by a series of its own, from the same Gram matrix."""
+    assume(t not in (0, 1))
+    gram = [[2.0, 3.0 * math.cos(angle)], [3.0 * math.cos(angle), 4.5]]
+    getcontext().prec = 80
+    cosine = Decimal(gram[0][1]) / (Decimal(2) * Decimal("4.5")).sqrt()
+    omega = Decimal(math.acos(float(cosine)))
+    for _ in range(6):  # Newton's steps for cos Ω = cosine
+        omega += (decimal_cos(omega) - cosine) / decimal_sin(omega)
+
+    expected = [
+        float(decimal_sin(omega * share.numerator / share.denominator) / decimal_sin(omega))
+        for share in (1 - t, t)
+    ]
+
+    assert [float(c) for c in slerp([1 - t, t], gram)] == expected
+
+
+def decimal_sin(x: Decimal) -> Decimal:
+    """sin x by its series."""
+    term = total = x
+    for n in range(1, 60):
+        term = -term * x * x / (2 * n * (2 * n + 1))
+        total += term
+    return total
+
+
+def decimal_cos(x: Decimal) -> Decimal:
+    """cos x by its series."""
+    term = total = Decimal(1)
+    for n in range(1, 60):
+        term = -term * x * x / (2 * n * (2 * n - 1))
+        total += term
+    return total
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def weights_of(
     return [f"{part}{file}" for part, found in parts.items() for file in found.names]
 
 
-def is_small_kind(names: list[str]) -> bool:
+def may_be_adapter(names: list[str]) -> bool:
     """Whether these files are an adapter or one file of weights without a configuration, which may be one."""
     top = [name for name in names if "/" not in name]
     if ADAPTER_CONFIG in top:

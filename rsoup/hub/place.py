@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
+from rsoup.dialects import ADAPTER_CONFIG, DIFFUSERS, dialect_of, is_adapter_place, names_of_head
 from rsoup.errors import RsoupError, show
 from rsoup.hub.address import Address, address_of, halves
 from rsoup.hub.cache import bring, bring_weights, is_cached, used_as_it_is
@@ -13,13 +15,13 @@ from rsoup.hub.choice import (
     adapter_files,
     beside,
     folder_and_file,
-    is_small_kind,
     local,
+    may_be_adapter,
     names_in,
     weights_of,
 )
 from rsoup.hub.commit import Commit, commit_of, pinned, renamed
-from rsoup.hub.mount import Mount
+from rsoup.hub.mount import Mount, RemoteBytes, head_of
 from rsoup.hub.refusals import not_kept
 from rsoup.remote.transfer import Fetch, Transfer, passed
 from rsoup.storage.folder import list_folder
@@ -69,7 +71,9 @@ def place(address: Address, *, variant: str | None = None, fetch: Fetch = "cache
             here, names, variant, shown, lambda wanted: bring(commit, [prefix + name for name in wanted])
         )
     paths = [prefix + name for name in weights]
-    planned = _transfer(commit, shown, paths, fetch, small_kind=file is None and is_small_kind(names))
+    planned = _transfer(
+        commit, shown, paths, fetch, is_adapter=file is None and _is_adapter(commit, prefix, names)
+    )
     stream = fetch in ("stream", "parts") and planned.way == "stream"
     if planned.way == "here" or (fetch in ("cache", "stream", "parts") and not stream):
         bring(commit, [prefix + name for name in small])
@@ -99,7 +103,7 @@ def place(address: Address, *, variant: str | None = None, fetch: Fetch = "cache
     )
 
 
-def _transfer(commit: Commit, shown: str, paths: list[str], fetch: Fetch, *, small_kind: bool) -> Transfer:
+def _transfer(commit: Commit, shown: str, paths: list[str], fetch: Fetch, *, is_adapter: bool) -> Transfer:
     """How weight files come that are not in the cache: as asked, or through the cache where they cannot stream."""
     assert commit.files is not None
     missing = [path for path in paths if not is_cached(commit, path)]
@@ -108,12 +112,30 @@ def _transfer(commit: Commit, shown: str, paths: list[str], fetch: Fetch, *, sma
         return Transfer(shown, "here", len(paths), 0, 0)
     others = [path for path in missing if not path.endswith(".safetensors")]
     asked = fetch in ("stream", "stream?", "parts")
-    if asked and not others and not small_kind:
+    if asked and not others and not is_adapter:
         return Transfer(shown, "stream", len(missing), nbytes, 0)
     reason = None
     if asked:
-        reason = "an adapter, or small" if small_kind else f"'{show(others[0])}' is no safetensors file"
+        reason = "an adapter" if is_adapter else f"'{show(others[0])}' is no safetensors file"
     return Transfer(shown, "cache", len(missing), nbytes, nbytes, reason)
+
+
+def _is_adapter(commit: Commit, prefix: str, names: list[str]) -> bool:
+    """Whether these files are an adapter, PEFT's or one file of diffusers' factors, whose header is read to know."""
+    if not may_be_adapter(names):
+        return False
+    weights = adapter_files(names)
+    return ADAPTER_CONFIG in names or not weights or _has_factors(commit.repo, commit.id, prefix + weights[0])
+
+
+@lru_cache(maxsize=256)
+def _has_factors(repo: str, commit_id: str, path: str) -> bool:
+    commit = commit_of(repo, commit_id)
+    if is_cached(commit, path):
+        return is_adapter_place(local(commit.folder, path))
+    assert commit.files is not None
+    remote = RemoteBytes(commit, path, commit.files[path])
+    return dialect_of(names_of_head(head_of(remote.read, remote.nbytes, has_header=True))) == DIFFUSERS
 
 
 def _kept(commit: Commit, path: str, variant: str | None, shown: str) -> Place:
@@ -149,6 +171,6 @@ def at_hand(uri: str) -> str:
         names, prefix = names_in(commit.files, folder), f"{folder}/" if folder else ""
         wanted = [name for name in beside(names) if file is None or name.startswith("adapter_config")]
         bring(commit, [prefix + name for name in wanted])
-        if file is None and is_small_kind(names):
+        if file is None and _is_adapter(commit, prefix, names):
             bring_weights(commit, [prefix + name for name in adapter_files(names)])
     return at.uri
