@@ -34,6 +34,14 @@ LARGEST = {name: DTYPES[name].maximum for name in NAMES}
 SIZES = (0, 1, LANES - 1, BLOCK - 1, BLOCK, BLOCK + 1, 9 * BLOCK + 77)
 
 
+def test_the_passes_are_those_of_the_source_beside_them() -> None:
+    """In a checkout a change of compiled.c asks for another `pip install -e .`."""
+    source = Path(compiled.__file__).parent / "compiled.c"
+    if not source.exists():
+        pytest.skip("this is no checkout")
+    assert Path(compiled.__file__).stat().st_mtime >= source.stat().st_mtime, "pip install -e . once more"
+
+
 @pytest.fixture(params=SETS)
 def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every set of instructions that this processor has, and the best one again afterwards."""
