@@ -229,7 +229,8 @@ def test_counts_are_those_of_numpy(itemsize: int, rows: int, signed: bool, instr
 
 
 def test_more_rows_than_a_pass_counts_are_numpys() -> None:
-    """From 256 rows on NumPy counts; a soup has no such limit."""
+    """From 256 rows on NumPy counts, and where there is but one; a soup has no such limit."""
+    assert make("compiled").counts([memoryview(b"1")], 1, signed=True) == [0, 0, 0]
     views = [memoryview(bytes([i % 7])) for i in range(300)]
 
     assert make("compiled").counts(views, 1, signed=True) == make("numpy").counts(views, 1, signed=True)

@@ -401,24 +401,22 @@ def test_a_limit_on_memory(two_models: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("H18", "L3")
-@pytest.mark.parametrize("failing", ["memory", "rows", "threads"])
+@pytest.mark.parametrize("failing", ["memory", "threads"])
 def test_a_thread_that_cannot_begin_never_leaves_a_hole(
     half: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """If no thread gets its buffers, or none starts, the merge fails; it never commits blocks nobody wrote."""
 
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("can't allocate memory")
+        raise MemoryError if failing == "memory" else RuntimeError("can't start new thread")
 
     if failing == "threads":
         real = threading.Thread.start
         monkeypatch.setattr(
             threading.Thread, "start", lambda self: fail() if self.name.startswith("rsoup-0") else real(self)
         )
-    elif failing == "memory":
-        monkeypatch.setattr("rsoup.scratch.Scratch.__init__", fail)
     else:
-        monkeypatch.setattr("rsoup.scratch.Scratch.rows", fail)
+        monkeypatch.setattr("rsoup.scratch.Scratch.__init__", fail)
 
     with pytest.raises(TargetError) as caught:
         merge(half, tmp_path / "soup")

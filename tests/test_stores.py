@@ -156,6 +156,16 @@ def test_what_is_not_there_or_cannot_be_read_so_says_it(bucket: Any, uri: str, c
     assert SECRET not in str(caught.value)
 
 
+def test_names_that_no_folder_should_hold_are_refused(bucket: Any) -> None:
+    """E0749 before anything is written; the names are in the message."""
+    bucket.put_object(Bucket="soups", Key="hostile/config:stream.json", Body=b"{}")
+    with pytest.raises(RefusedFileError) as caught:
+        open_checkpoint("s3://soups/hostile")
+
+    assert caught.value.code == "E0749"
+    assert "config:stream.json" in str(caught.value)
+
+
 def test_an_object_that_is_replaced_meanwhile_is_noticed(bucket: Any, models: Path, tmp_path: Path) -> None:
     """Between the header and the weights somebody writes it anew: E0747, nothing is published."""
     from rsoup.prepare import prepared_together

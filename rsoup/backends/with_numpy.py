@@ -124,6 +124,8 @@ def _magnitude(values: Doubles) -> float:
 
 def _counts(bits: Sequence[Any], *, signed: bool) -> list[int]:
     *others, reference = bits
+    if not others:
+        return [0] * 3
     differs = np.stack([row != reference for row in others])
     changed = [int(np.count_nonzero(row)) for row in differs]
     if not any(changed):
