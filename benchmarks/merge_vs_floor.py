@@ -3,12 +3,11 @@
     python benchmarks/merge_vs_floor.py --rounds 5
 
 Both have the inputs in the page cache. The floor reads all inputs (and the base) once, copies one and waits
-for the disk. Interpreter and imports alone are measured beside them, since no merge can be without.
+for the disk.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import make_checkpoints
@@ -40,7 +39,6 @@ def main() -> None:
             make_checkpoints.write(make_checkpoints.llama(args.layers), folders)
         base, *tunes = folders
         out = work / "out"
-        start = [sys.executable, "-c", "import torch"]
         print(f"{machine()}\n")
         rows = []
         for count in map(int, args.counts.split(",")):
@@ -48,22 +46,19 @@ def main() -> None:
                 inputs = [*tunes[:count], *([base] if with_base else [])]
                 merge = merge_command(args.rsoup, tunes[:count], base if with_base else None, out)
                 commands = {
-                    "start": start,
                     "floor": floor_command(inputs, out),
                     "rsoup": merge + args.options.split(),
                 }
                 runs = in_turns(commands, args.rounds, out=out, inputs=inputs, patience=args.patience)
                 wall = {name: [r.wall for r in done] for name, done in runs.items()}
-                net = [a - b for a, b in zip(wall["rsoup"], wall["start"], strict=True)]
                 rows.append(
                     (
                         f"{count} inputs{' + base' if with_base else ''}",
                         spread(wall["floor"]),
-                        spread(wall["start"]),
                         spread(wall["rsoup"]),
                         spread(r.cpu for r in runs["rsoup"]),
-                        spread(ratios(net, wall["floor"])),
-                        f"{min(net) / min(wall['floor']):.2f}",
+                        spread(ratios(wall["rsoup"], wall["floor"])),
+                        f"{min(wall['rsoup']) / min(wall['floor']):.2f}",
                         spread((r.peak_anon / 1e6 for r in runs["rsoup"]), 0),
                         spread((r.peak_resident / 1e6 for r in runs["rsoup"]), 0),
                     )
@@ -73,10 +68,9 @@ def main() -> None:
             (
                 "merge",
                 "floor s",
-                "`import torch` s",
                 "rsoup s",
                 "rsoup CPU s",
-                "(rsoup − import) / floor",
+                "rsoup / floor",
                 "of the minima",
                 "anonymous MB",
                 "resident MB",

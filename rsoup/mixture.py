@@ -140,7 +140,8 @@ class Mixture:
         total, term = widened((dtype, out)), np.empty(len(stored))
         with np.errstate(all="ignore"):
             if dtype.name != "F64":
-                add_up([row for _, row in rows], list(self.coefficients.values()), total, term)
+                inputs = [(kind, typed(kind, data)) for _, (kind, data) in rows]
+                add_up(inputs, list(self.coefficients.values()), total, term)
             too_large = np.abs(total) >= dtype.overflow  # the cast to fp8 may saturate instead of saying so
             bad = np.flatnonzero(too_large | ~np.isfinite(total) | ~np.isfinite(widened((dtype, out))))
             if not len(bad):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rsoup.backends import Backend
 
-SLICE_ELEMENTS = 1 << 16
-"""Elements of a slice, unless there are many checkpoints: their stored bytes stay in the processor's second cache."""
+SLICE_ELEMENTS = 1 << 18
+"""Elements of a slice, unless there are many checkpoints: with smaller ones, threads wait for the interpreter's lock."""
 
-_ALL_ELEMENTS = 1 << 20
+_ALL_ELEMENTS = 1 << 21
 _LINE = 64
 _APART = 3 * _LINE  # rows that lie a power of two apart would fight for the same lines of the cache
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from rsoup.backends.elements import Doubles, narrow, typed, widen, widened
 from rsoup.backends.passes import BLOCK, LANES, Kind, Row
 from rsoup.tensors import DType
 
+_SUM_PIECE: Final = 1 << 14  # elements whose sum stays in the processor's second cache
 _PIECE: Final = 8 * BLOCK  # elements whose products of all rows stay in the processor's second cache
 
 
@@ -38,16 +40,22 @@ class NumpyBackend:
         measured: bool = False,
     ) -> tuple[float, float]:
         """out = Σ cᵢ·xᵢ, rounded once."""
-        total, term = self._rows("sum", 2, len(out) // dtype.itemsize)
+        stored = typed(dtype, out)
+        inputs = [(kind, typed(kind, data)) for kind, data in rows]
+        sums, largest = self._rows("sum", 2, _SUM_PIECE), 0.0
+        lost = self._rows("lost", 1, len(stored))[0] if measured else None
         with np.errstate(all="ignore"):
-            add_up(rows, coefficients, total, term)
-            stored = typed(dtype, out)
-            narrow(dtype, total, stored)
-            if not measured:
-                return _magnitude(total), 0.0
-            widen(dtype, stored, term)
-            np.subtract(term, total, out=term)
-            return _magnitude(total), self.squares(term)
+            for start in range(0, len(stored), _SUM_PIECE):
+                stop = min(len(stored), start + _SUM_PIECE)
+                total, term = sums[:, : stop - start]
+                add_up([(kind, row[start:stop]) for kind, row in inputs], coefficients, total, term)
+                narrow(dtype, total, stored[start:stop])
+                size = _magnitude(total)
+                largest = largest if size <= largest or math.isnan(largest) else size
+                if lost is not None:
+                    widen(dtype, stored[start:stop], term)
+                    np.subtract(term, total, out=lost[start:stop])
+            return largest, 0.0 if lost is None else self.squares(lost)
 
     def largest(self, row: Row) -> float:
         """The largest magnitude."""
@@ -99,11 +107,13 @@ class NumpyBackend:
         return _counts([np.frombuffer(row, f"<i{itemsize}") for row in rows], signed=signed)
 
 
-def add_up(rows: Sequence[Row], coefficients: Sequence[float], total: Doubles, term: Doubles) -> None:
-    """total = Σ cᵢ·xᵢ in float64, one product and one sum after the other; `term` is used up."""
-    for i, ((dtype, data), coefficient) in enumerate(zip(rows, coefficients, strict=True)):
+def add_up(
+    rows: Sequence[tuple[DType, Any]], coefficients: Sequence[float], total: Doubles, term: Doubles
+) -> None:
+    """total = Σ cᵢ·xᵢ of stored elements in float64, one product and one sum after the other; `term` is used up."""
+    for i, ((dtype, stored), coefficient) in enumerate(zip(rows, coefficients, strict=True)):
         target = total if i == 0 else term
-        widen(dtype, typed(dtype, data), target)
+        widen(dtype, stored, target)
         np.multiply(target, coefficient, out=target)
         if i > 0:
             np.add(total, term, out=total)
