@@ -15,7 +15,7 @@ Gram = list[list[float]]
 
 
 def finite_products(backend: Backend, rows: Sequence[Row]) -> list[float]:
-    """`backend.products` over the elements that are finite in every row."""
+    """`backend.products` over the elements that are finite in every row, and in its difference from the last."""
     found = backend.products(rows)
     if math.isfinite(sum(found)):
         return found
@@ -24,8 +24,11 @@ def finite_products(backend: Backend, rows: Sequence[Row]) -> list[float]:
     from rsoup.backends.elements import widened
 
     broken = np.zeros(len(widened(rows[0])), dtype=np.bool_)
-    for row in rows:
-        broken |= ~np.isfinite(widened(row))
+    with np.errstate(all="ignore"):
+        last = widened(rows[-1])
+        for row in rows:
+            broken |= ~np.isfinite(widened(row) - last)
+        broken |= ~np.isfinite(last)
     return backend.products(without(rows, np.flatnonzero(broken)))
 
 

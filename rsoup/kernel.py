@@ -1,8 +1,8 @@
 """The arithmetic rsoup-arith/1 on one run of elements: read, widen, multiply, add, round once, write.
 
 Float64 throughout, multiply and add as separate operations, no reduction across elements: the result of an
-element depends on that element of the inputs and on nothing else. Slices are small enough to stay in the
-processor's caches, and large enough that the arithmetic, not the calls, takes the time. Any number of soups
+element depends on that element of the inputs and on nothing else. Slices are large enough that the arithmetic,
+not the calls and the interpreter's lock, takes the time. Any number of soups
 of the same checkpoints are made of one reading; each is what it would be alone, bit for bit.
 """
 

@@ -103,7 +103,8 @@ class Mixture:
         largest, error = self._backend.mix(
             used, list(self.coefficients.values()), dtype, out, measured=self.base is not None
         )
-        if dtype.name == "F64" and len(used) > 1:
+        if dtype.name == "F64":
+            error = 0.0  # it is not rounded
             self._keep_equal(used, out)
         bad = None
         if not largest < dtype.overflow * _NEARLY:  # not for NaN either
@@ -113,7 +114,7 @@ class Mixture:
 
     def _keep_equal(self, rows: Sequence[Row], out: memoryview) -> None:
         """Where all summands are the same float64, the soup is it too: their rounded sum might not be."""
-        if not math.isclose(math.fsum(self.coefficients.values()), 1.0):
+        if len(rows) < 2 or not math.isclose(math.fsum(self.coefficients.values()), 1.0):
             return
         from rsoup.backends.elements import typed, widened
 
@@ -240,4 +241,4 @@ class Mixture:
         gram = unfold(self._products, len(self.deltas) + 1)
         shares = [self.coefficients.get(reader, 0.0) for reader in self.deltas]
         pairs = ((i, j) for i in range(len(shares)) for j in range(len(shares)))
-        return max(0.0, sum(shares[i] * shares[j] * gram[i][j] for i, j in pairs))
+        return max(0.0, math.fsum(shares[i] * shares[j] * gram[i][j] for i, j in pairs))

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from rsoup.backends import make
+from rsoup.errors import TargetError
 from rsoup.kernel import measure_run, mix_run
 from rsoup.mixture import RunRecord
 from rsoup.plan import Block, Plan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
 from rsoup.storage.views import is_made
-from rsoup.workers import StoppedError, alone, default_threads, each, no_memory, torch_threads
+from rsoup.workers import StoppedError, alone, default_threads, each, torch_threads
 
 _AHEAD = 8
 
@@ -138,7 +139,8 @@ def _scratch(checkpoints: int) -> Scratch:
     try:
         return Scratch(checkpoints, make())
     except MemoryError as error:
-        raise no_memory("there is not enough memory for a thread's buffers") from error
+        message = "there is not enough memory for a thread's buffers"
+        raise TargetError("E0608", message, hint="fewer threads need less: --threads 1") from error
 
 
 def _prefetch(plan: Plan, blocks: Sequence[Block], sources: Sequence[Source]) -> None:

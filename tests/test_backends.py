@@ -273,6 +273,7 @@ def test_passes_look_at_what_they_get(call: Any) -> None:
     "call",
     [
         lambda: compiled.mix(b"\0", [WORD], ["x"], 0, WORD, False),
+        lambda: compiled.mix(b"\0", [WORD], [1], 0, WORD, False),
         lambda: compiled.mix(b"\0", [3], [1.0], 0, WORD, False),
         lambda: compiled.mix(b"\0", [WORD], [1.0], 0, b"0123456789abcdef", False),
         lambda: compiled.largest(b"\0", (WORD,)),

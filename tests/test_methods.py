@@ -16,14 +16,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import rsoup
+from rsoup import plan as plans
 from rsoup.backends import Kind
 from rsoup.backends import make as backend_of
 from rsoup.errors import IncompatibleError, UsageError
 from rsoup.gram import GramSum, finite_products, grouped, unfold
 from rsoup.methods import METHODS, Term, slerp, terms
+from rsoup.mixture import RunRecord
+from rsoup.pot import cook
 from rsoup.recipe import Ingredient as Named
 from rsoup.recipe import Rule
 from rsoup.request import METHOD_NAMES, Request, RuleRequest, make
+from rsoup.storage.memory import MemorySink
 from rsoup.tensors import DTYPES
 
 Doubles = npt.NDArray[np.float64]
@@ -422,8 +426,31 @@ def test_gram_of_rows(kind: Kind) -> None:
     assert np.allclose(means @ means.T, grouped(gram, [(0, 1), (2,)]), rtol=1e-12)
     theta[1, 7] = math.nan
     theta[3, 9] = math.inf
-    good = rows[:, [i for i in range(1000) if i not in (7, 9)]]
+    theta[0, 11], theta[3, 11] = 1.7e308, -1.7e308  # finite, and their difference is not
+    good = rows[:, [i for i in range(1000) if i not in (7, 9, 11)]]
     assert np.allclose(good @ good.T, unfold(finite_products(backend, stored), 4), rtol=1e-12)
+
+
+def test_float64_that_is_equal_everywhere_loses_nothing_to_rounding() -> None:
+    """Where λ would carry the sum of equal numbers beyond float64, the soup is that number and the update error 0."""
+    big = torch.full((8,), 1e308, dtype=torch.float64)
+    family = [{"big": big, "w": torch.arange(4, dtype=torch.float64) + i} for i in range(3)]
+    base, one, two = (
+        from_torch(name, tensors) for name, tensors in zip(("base", "a", "b"), family, strict=True)
+    )
+    recipe = rsoup.make_recipe(["a", "b"], mix=["0.5", "0.5"], base="base", scale="3")
+
+    records: list[RunRecord] = []
+    plan = plans.make(recipe, [one, two], base)
+    cook(
+        plan,
+        [one, two, base],
+        MemorySink(plan.header),
+        on_block=lambda _, record: records.extend(record.runs),
+    )
+
+    assert [record.error_squared for record in records] == [0.0] * len(records)
+    assert cooked(recipe, [one, two], base)["big"] == tensor_bytes(big)
 
 
 def test_what_was_read_in_different_tensors_has_no_cosine() -> None:

@@ -190,7 +190,7 @@ static const struct passes PASSES(set) = {
 #error "every operation is to be rounded as IEEE 754 says"
 #endif
 
-enum { BLOCK = 512, LANES = 32, RUN = 128, MOST_ROWS = 1 << 16 };
+enum { BLOCK = 512, LANES = 32, RUN = 128 };
 
 enum code { F64, F32, F16, BF16 };
 static const size_t SIZE[] = {8, 4, 2, 2};
@@ -309,7 +309,8 @@ static int hold(PyObject *list, const char *codes, size_t size, size_t count, st
             return 0;
         }
         Py_buffer *view = &held->views[k];
-        if (PyObject_GetBuffer(PyList_GET_ITEM(list, (Py_ssize_t)k), view, PyBUF_SIMPLE) < 0) { let_go(held); return 0; }
+        PyObject *data = PyList_GetItem(list, (Py_ssize_t)k); /* looked up anew: an object's code may run between */
+        if (!data || PyObject_GetBuffer(data, view, PyBUF_SIMPLE) < 0) { let_go(held); return 0; }
         held->count++;
         size_t own = codes ? SIZE[(int)codes[k]] : size;
         if (k == 0) held->n = (size_t)view->len / own;
@@ -322,8 +323,8 @@ static int hold(PyObject *list, const char *codes, size_t size, size_t count, st
 static int counted(PyObject *list, Py_ssize_t others)
 {
     Py_ssize_t count = PyList_GET_SIZE(list);
-    if (count > 0 && count == others && count < MOST_ROWS) return 1;
-    PyErr_SetString(PyExc_ValueError, "no rows, too many, or not one code each");
+    if (count > 0 && count == others) return 1;
+    PyErr_SetString(PyExc_ValueError, "no rows, or not one code each");
     return 0;
 }
 
@@ -346,7 +347,11 @@ static PyObject *mix(PyObject *Py_UNUSED(self), PyObject *args)
     else if (counted(list, length) && counted(shares, length) && hold(list, codes, 0, (size_t)length, &held)) {
         c = malloc(held.count * sizeof(double));
         if (!c) PyErr_NoMemory();
-        for (size_t k = 0; c && k < held.count; k++) c[k] = PyFloat_AsDouble(PyList_GET_ITEM(shares, (Py_ssize_t)k));
+        for (size_t k = 0; c && k < held.count && !PyErr_Occurred(); k++) {
+            PyObject *share = PyList_GetItem(shares, (Py_ssize_t)k);
+            if (share && PyFloat_CheckExact(share)) c[k] = PyFloat_AS_DOUBLE(share);
+            else if (share) PyErr_SetString(PyExc_TypeError, "a coefficient is a float");
+        }
         if (c && !PyErr_Occurred() && check(&out, SIZE[code], held.n)) {
             struct mixed found;
             Py_BEGIN_ALLOW_THREADS

@@ -22,7 +22,7 @@ VERSION: Final = 1
 
 
 class Backend(Protocol):
-    """Passes over a few ten thousand elements at a time; every operation is rounded by itself, sums are by `BLOCK` and `LANES`."""
+    """Passes over a slice of elements; every operation is rounded by itself, sums are by `BLOCK` and `LANES`."""
 
     @property
     def name(self) -> Kind:

@@ -11,7 +11,7 @@ from rsoup.backends.with_numpy import NumpyBackend
 from rsoup.tensors import DType
 
 _passes: Final[Any] = import_module("rsoup.backends.compiled")
-if _passes.VERSION != VERSION:
+if getattr(_passes, "VERSION", None) != VERSION:
     message = "these compiled passes are of another version of rsoup"
     raise ImportError(message)
 
@@ -19,7 +19,7 @@ _CODES: Final = {"F64": 0, "F32": 1, "F16": 2, "BF16": 3}
 
 
 class CompiledBackend(NumpyBackend):
-    """See `Backend`. One pass where NumPy makes several; float8 and very many rows are left to NumPy."""
+    """See `Backend`. One pass where NumPy makes several; float8, and counts over very many rows, are left to NumPy."""
 
     name: Kind = "compiled"
 

@@ -13,7 +13,7 @@ from rsoup.backends.passes import BLOCK, LANES, Kind, Row
 from rsoup.tensors import DType
 
 _SUM_PIECE: Final = 1 << 14  # elements whose sum stays in the processor's second cache
-_PIECE: Final = 8 * BLOCK  # elements whose products of all rows stay in the processor's second cache
+_PIECE: Final = 8 * BLOCK  # elements whose products with one row stay in the processor's second cache
 
 
 class NumpyBackend:
@@ -87,18 +87,18 @@ class NumpyBackend:
     ) -> list[float]:
         """Σ of the products of row i with those of a slice, in the order of `BLOCK` and `LANES`."""
         ends = np.cumsum([others.stop - others.start for _, others in pairs]).tolist()
-        space = self._rows("products", ends[-1], _PIECE)
-        lanes = np.zeros((len(space), LANES))
+        lanes = np.zeros((ends[-1], LANES))
         for start in range(0, count, _PIECE):
             rows = part(start, min(count, start + _PIECE))
             size = rows.shape[1]
             padded = -(-size // BLOCK) * BLOCK
             for (i, others), begin, end in zip(pairs, [0, *ends], ends, strict=False):
-                np.multiply(rows[others], rows[i], out=space[begin:end, :size])
-            space[:, size:padded] = 0.0
-            blocks = _folded(space[:, :padded].reshape(len(space), -1, BLOCK), LANES)
-            for block in range(blocks.shape[1]):
-                np.add(lanes, blocks[:, block], out=lanes)
+                space = self._rows("products", end - begin, _PIECE)
+                np.multiply(rows[others], rows[i], out=space[:, :size])
+                space[:, size:padded] = 0.0
+                blocks = _folded(space[:, :padded].reshape(end - begin, -1, BLOCK), LANES)
+                for block in range(blocks.shape[1]):
+                    np.add(lanes[begin:end], blocks[:, block], out=lanes[begin:end])
         found: list[float] = _folded(lanes, 1)[:, 0].tolist()
         return found
 
@@ -129,7 +129,7 @@ def _folded(values: Doubles, size: int) -> Doubles:
 
 
 def _magnitude(values: Doubles) -> float:
-    return max(-float(values.min()), float(values.max())) if len(values) else 0.0
+    return max(float(values.max()), -float(values.min())) + 0.0 if len(values) else 0.0
 
 
 def _counts(bits: Sequence[Any], *, signed: bool) -> list[int]:
