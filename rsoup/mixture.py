@@ -240,5 +240,8 @@ class Mixture:
             return 0.0
         gram = unfold(self._products, len(self.deltas) + 1)
         shares = [self.coefficients.get(reader, 0.0) for reader in self.deltas]
-        pairs = ((i, j) for i in range(len(shares)) for j in range(len(shares)))
-        return max(0.0, math.fsum(shares[i] * shares[j] * gram[i][j] for i, j in pairs))
+        total = 0.0
+        for i in range(len(shares)):
+            for j in range(len(shares)):
+                total += shares[i] * shares[j] * gram[i][j]  # not `sum`, which Python 3.12 compensates
+        return max(0.0, total)

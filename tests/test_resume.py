@@ -162,8 +162,8 @@ def test_killed_again_and_again(field: Field) -> None:
 
 
 def _stopped(field: Field, folder: Path, number: int, after: float) -> Ended:
-    """Run until there is something in the journal (or the run ends), then send the signal."""
-    run = field.warm.start(*field.arguments, cwd=folder)
+    """Run from a slow disk until there is something in the journal (or the run ends), then send the signal."""
+    run = field.warm.start(*field.arguments, cwd=folder, pause=0.005)
     time.sleep(after)
     limit = time.monotonic() + 20
     while time.monotonic() < limit and not any(

@@ -39,11 +39,12 @@ class Ended(NamedTuple):
 
 
 _SERVER = """
-import importlib, json, os, signal, sys, traceback
+import importlib, json, os, signal, sys, time, traceback
 import safetensors.numpy, torch
 import rsoup.cli.app, rsoup.cli.merge, rsoup.merging, rsoup.manifest
 from rsoup import cli
 from rsoup.storage import journal
+from rsoup.storage.files import OpenFile
 
 journal.FLUSH_SECONDS = float(sys.argv[1])
 torch.set_num_threads(1)
@@ -65,6 +66,14 @@ for line in sys.stdin:
                 os.dup2(fd, number)
                 os.close(fd)
             sys.argv = ["rsoup", *job["arguments"]]
+            if job["pause"]:
+                real = OpenFile.read
+
+                def slow(self, start, buffer):
+                    time.sleep(job["pause"])
+                    real(self, start, buffer)
+
+                OpenFile.read = slow
             if job["stopped"]:
                 os.kill(os.getpid(), signal.SIGSTOP)
             code = 1
@@ -161,8 +170,12 @@ class Warm:
         env: Mapping[str, str] | None = None,
         stopped: bool = False,
         alone: bool = False,
+        pause: float = 0.0,
     ) -> Running:
-        """Begin a command line with `env` on top of the environment, or `alone`; with `stopped` it waits for SIGCONT first."""
+        """Begin a command line with `env` on top of the environment, or `alone`; with `stopped` it waits for SIGCONT first.
+
+        Before each read of a weight file it waits for `pause` seconds: a slow disk.
+        """
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         pid = self.ask(
@@ -174,6 +187,7 @@ class Warm:
                 "env": dict(env or {}),
                 "stopped": stopped,
                 "alone": alone,
+                "pause": pause,
             }
         )
         return Running(self, pid, out, err)
