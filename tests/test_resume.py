@@ -24,7 +24,7 @@ from rsoup import make_recipe, merge
 from rsoup.plan import BLOCK_ELEMENTS
 from rsoup.storage import journal, parts
 
-ELEMENTS = 36 * BLOCK_ELEMENTS  # four tensors of nine blocks each
+ELEMENTS = 12 * BLOCK_ELEMENTS  # four tensors of three blocks each
 QUICK_KILLS = 8
 LONG_KILLS = 200
 STOPS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
