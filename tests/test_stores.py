@@ -76,10 +76,10 @@ def bucket(server: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return client
 
 
-def recipe(base: str | None, a: str, b: str, **more: object) -> Recipe:
+def recipe(base: str | None, a: str, b: str, **more: Any) -> Recipe:
     """Two ingredients on a base."""
     ingredients = [Ingredient("a", (a,)), Ingredient("b", (b,))]
-    return make(Request(ingredients, mix=["0.6", "0.4"], base=base, **more))  # type: ignore[arg-type]
+    return make(Request(ingredients, mix=["0.6", "0.4"], base=base, **more))
 
 
 def checks(server: str, after: str) -> None:
@@ -164,6 +164,16 @@ def test_names_that_no_folder_should_hold_are_refused(bucket: Any) -> None:
 
     assert caught.value.code == "E0749"
     assert "config:stream.json" in str(caught.value)
+
+
+def test_names_beside_a_named_adapter_are_looked_at_as_well(bucket: Any) -> None:
+    """The configuration is looked for beside the file that is named: what lies there may be hostile, too."""
+    for name in ("adapter_model.safetensors", "adapter_config.json", "a:b.json"):
+        bucket.put_object(Bucket="soups", Key=f"beside/{name}", Body=b"{}")
+    with pytest.raises(RefusedFileError) as caught:
+        open_checkpoint("s3://soups/beside/adapter_model.safetensors")
+
+    assert caught.value.code == "E0749"
 
 
 def test_an_object_that_is_replaced_meanwhile_is_noticed(bucket: Any, models: Path, tmp_path: Path) -> None:
@@ -285,7 +295,7 @@ def test_adapters_of_a_store_are_the_adapters_of_the_folders(
         ):
             out = tmp_path / where / name
             out.parent.mkdir(exist_ok=True)
-            merge(recipe(*places, **more), out)  # type: ignore[arg-type]
+            merge(recipe(*places, **more), out)
             made[where, name] = {path.name: load_file(path) for path in out.glob("*.safetensors")}
 
     for name in ("adapter", "affine", "fold", "files"):
@@ -361,6 +371,32 @@ def test_adapters_of_a_store_are_swept_and_their_copies_are_removed(
     assert not list((tmp_path / "spare").glob("rsoup-store-*"))
 
 
+def test_an_adapter_that_was_replaced_is_copied_anew(
+    bucket: Any, far: tuple[str, ...], trained: adapters.Made, tmp_path: Path
+) -> None:
+    """A process that goes on mixes what lies in the store now, not what it once copied."""
+    _, a, b = far
+    merge(recipe(None, a, b), tmp_path / "before")
+    body = (trained.adapters[1] / "adapter_model.safetensors").read_bytes()
+    tensors = {
+        name: values * 2
+        for name, values in load_file(trained.adapters[1] / "adapter_model.safetensors").items()
+    }
+    save_file(tensors, tmp_path / "doubled.safetensors")
+    bucket.put_object(
+        Bucket="soups",
+        Key="tuned/b/adapter_model.safetensors",
+        Body=(tmp_path / "doubled.safetensors").read_bytes(),
+    )
+    merge(recipe(None, a, b), tmp_path / "after")
+    bucket.put_object(Bucket="soups", Key="tuned/b/adapter_model.safetensors", Body=body)
+    merge(recipe(None, a, b), tmp_path / "again")
+
+    before, after, again = (read_tensors(tmp_path / name) for name in ("before", "after", "again"))
+    assert not same(before, after)
+    assert same(before, again)
+
+
 def test_a_lora_of_diffusers_in_a_store(bucket: Any, tmp_path: Path) -> None:
     """One file without a configuration is looked into: factors are an adapter, a model's weights are streamed."""
     generator = torch.Generator().manual_seed(0)
@@ -377,7 +413,7 @@ def test_a_lora_of_diffusers_in_a_store(bucket: Any, tmp_path: Path) -> None:
 
     merge(recipe(None, *places), tmp_path / "far")
     files = [str(tmp_path / f"{name}.safetensors") for name in ("a", "b")]
-    merge(recipe(None, *files), tmp_path / "near")  # type: ignore[arg-type]
+    merge(recipe(None, *files), tmp_path / "near")
 
     assert same(read_tensors(tmp_path / "far"), read_tensors(tmp_path / "near"))
 
@@ -385,6 +421,6 @@ def test_a_lora_of_diffusers_in_a_store(bucket: Any, tmp_path: Path) -> None:
 def test_what_a_store_holds_beside_adapters_still_needs_a_base(bucket: Any) -> None:
     """--affine of full weights without a base is refused, in the store as elsewhere, before anything is read."""
     with pytest.raises(UsageError) as caught:
-        merge(recipe(None, *FAR[1:], affine=True), "out")  # type: ignore[arg-type]
+        merge(recipe(None, *FAR[1:], affine=True), "out")
 
     assert caught.value.code == "E0207"

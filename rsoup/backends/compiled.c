@@ -328,6 +328,14 @@ static int counted(PyObject *list, Py_ssize_t others)
     return 0;
 }
 
+/* The list with one item more, which is let go of; NULL, with an exception, where either is NULL already. */
+static PyObject *with_item(PyObject *list, PyObject *item)
+{
+    if (list && (!item || PyList_Append(list, item) < 0)) Py_CLEAR(list);
+    Py_XDECREF(item);
+    return list;
+}
+
 static double as_double(int64_t bits) { double x; memcpy(&x, &bits, 8); return x; }
 
 PyDoc_STRVAR(mix_doc, "mix(codes, rows, coefficients, code, out, measured): out = Σ cᵢ·xᵢ rounded once; (largest |Σ|, NaN beyond all; Σ of the squared rounding errors).");
@@ -400,12 +408,8 @@ static PyObject *products(PyObject *Py_UNUSED(self), PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         passes->products(held.rows, held.count, held.n, wide, lanes);
         Py_END_ALLOW_THREADS
-        result = PyList_New((Py_ssize_t)pairs);
-        for (size_t i = 0; result && i < pairs; i++) {
-            PyObject *value = PyFloat_FromDouble(total(lanes + i * LANES));
-            if (!value) Py_CLEAR(result);
-            else PyList_SET_ITEM(result, (Py_ssize_t)i, value);
-        }
+        result = PyList_New(0);
+        for (size_t i = 0; i < pairs; i++) result = with_item(result, PyFloat_FromDouble(total(lanes + i * LANES)));
     }
     free(wide);
     free(lanes);
@@ -438,12 +442,8 @@ static PyObject *counts(PyObject *Py_UNUSED(self), PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         passes->counts[size == 1 ? 0 : size == 2 ? 1 : size == 4 ? 2 : 3](held.rows, held.count, held.n, found);
         Py_END_ALLOW_THREADS
-        result = PyList_New((Py_ssize_t)figures);
-        for (size_t i = 0; result && i < figures; i++) {
-            PyObject *value = PyLong_FromLongLong(found[i]);
-            if (!value) Py_CLEAR(result);
-            else PyList_SET_ITEM(result, (Py_ssize_t)i, value);
-        }
+        result = PyList_New(0);
+        for (size_t i = 0; i < figures; i++) result = with_item(result, PyLong_FromLongLong(found[i]));
     }
     free(found);
     let_go(&held);

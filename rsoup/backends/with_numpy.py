@@ -92,7 +92,7 @@ class NumpyBackend:
             rows = part(start, min(count, start + _PIECE))
             size = rows.shape[1]
             padded = -(-size // BLOCK) * BLOCK
-            for (i, others), begin, end in zip(pairs, [0, *ends], ends, strict=False):
+            for (i, others), begin, end in zip(pairs, [0, *ends[:-1]], ends, strict=True):
                 space = self._rows("products", end - begin, _PIECE)
                 np.multiply(rows[others], rows[i], out=space[:, :size])
                 space[:, size:padded] = 0.0

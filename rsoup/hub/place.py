@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from rsoup.dialects import ADAPTER_CONFIG, DIFFUSERS, dialect_of, is_adapter_place, names_of_head
 from rsoup.errors import RsoupError, show
@@ -125,17 +124,22 @@ def _is_adapter(commit: Commit, prefix: str, names: list[str]) -> bool:
     if not may_be_adapter(names):
         return False
     weights = adapter_files(names)
-    return ADAPTER_CONFIG in names or not weights or _has_factors(commit.repo, commit.id, prefix + weights[0])
+    return ADAPTER_CONFIG in names or not weights or _has_factors(commit, prefix + weights[0])
 
 
-@lru_cache(maxsize=256)
-def _has_factors(repo: str, commit_id: str, path: str) -> bool:
-    commit = commit_of(repo, commit_id)
+_with_factors: dict[tuple[str, str, str], bool] = {}  # by repository, commit and path: asked several times
+
+
+def _has_factors(commit: Commit, path: str) -> bool:
     if is_cached(commit, path):
         return is_adapter_place(local(commit.folder, path))
-    assert commit.files is not None
-    remote = RemoteBytes(commit, path, commit.files[path])
-    return dialect_of(names_of_head(head_of(remote.read, remote.nbytes, has_header=True))) == DIFFUSERS
+    key = (commit.repo, commit.id, path)
+    if key not in _with_factors:
+        assert commit.files is not None
+        remote = RemoteBytes(commit, path, commit.files[path])
+        head = head_of(remote.read, remote.nbytes, has_header=True)
+        _with_factors[key] = dialect_of(names_of_head(head)) == DIFFUSERS
+    return _with_factors[key]
 
 
 def _kept(commit: Commit, path: str, variant: str | None, shown: str) -> Place:

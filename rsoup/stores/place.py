@@ -25,7 +25,7 @@ from rsoup.storage.files import forget_elsewhere, keep_elsewhere
 from rsoup.storage.folder import is_weights
 from rsoup.stores.access import Store, StoredObject, changed
 from rsoup.stores.address import StoreAddress, is_store, parse
-from rsoup.stores.snapshot import copy_of, keep_copy
+from rsoup.stores.snapshot import keep_copy, kept_copy
 
 _PIECE: Final = 1 << 23
 
@@ -34,7 +34,7 @@ def place(address: StoreAddress, *, variant: str | None = None, fetch: Fetch = "
     """The checkpoint at `address`: small files here, weights streamed, each part under the ETag that was listed.
 
     "cache", and what is no safetensors file, is copied into a temporary folder for as long as it is open; an adapter
-    once, for as long as the process runs. Raises AccessError E0746, RefusedFileError E0747 and E0749, BusyError
+    for as long as the process runs. Raises AccessError E0746, RefusedFileError E0747 and E0749, BusyError
     E7510, and what `weights_of` raises.
     """
     here = _Listed(address)
@@ -76,10 +76,9 @@ def at_hand(uri: str) -> str:
         return "+".join(map(at_hand, both))
     if not is_store(uri) or os.path.lexists(uri):
         return at_hand_of_the_hub(uri)
-    if copy_of(uri) == uri:
-        here = _Listed(parse(uri))
-        if (adapter := here.adapter()) is not None:
-            here.copied(adapter)
+    here = _Listed(parse(uri))
+    if (adapter := here.adapter()) is not None:
+        here.copied(adapter)
     return uri
 
 
@@ -93,14 +92,14 @@ class _Listed:
     def __init__(self, address: StoreAddress) -> None:
         self.address, self.store = address, Store(address)
         self.objects = {found.key: found for found in self.store.objects()}
-        if hostile := [key for key in self.objects if not is_inside(key)]:
-            raise RefusedFileError("E0749", f"names that no folder here should hold: {listing(hostile, 3)}", where=address.shown,
-                                   hint="copy the files you need to a folder")  # fmt: skip
         folder, _, name = address.path.rpartition("/")
         self.file = name if address.path in self.objects else None
         if self.file in ADAPTER_FILES:  # its configuration lies beside it
             around = Store(replace(address, path=folder))
             self.objects |= {found.key: found for found in around.objects()}
+        if hostile := [key for key in self.objects if not is_inside(key)]:
+            raise RefusedFileError("E0749", f"names that no folder here should hold: {listing(hostile, 3)}", where=address.shown,
+                                   hint="copy the files you need to a folder")  # fmt: skip
         folder = address.path if self.file is None else folder
         self.prefix = f"{folder}/" if folder else ""
         self.names = names_in(self.objects, folder)
@@ -124,16 +123,20 @@ class _Listed:
         return weights if dialect_of(names_of_head(head)) == DIFFUSERS else None
 
     def copied(self, weights: Sequence[str]) -> str:
-        """A copy of the adapter, made once: a folder that is removed when the process ends, or the file in it."""
-        uri = self.address.uri
-        if (made := copy_of(uri)) != uri:
+        """A copy of the adapter as it is now: a folder that is removed when the process ends, or the file in it.
+
+        It is made once, and anew when an object of it is another one.
+        """
+        names = list(dict.fromkeys([*beside(self.names), *weights]))
+        found = [self.objects[self.prefix + name] for name in names]
+        if (made := kept_copy(self.address.uri, found)) is not None:
             return made
         folder = tempfile.mkdtemp(prefix="rsoup-store-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        for name in dict.fromkeys([*beside(self.names), *weights]):
-            _copy(self.store, self.objects[self.prefix + name], _path(folder, name))
+        for name, one in zip(names, found, strict=True):
+            _copy(self.store, one, _path(folder, name))
         made = os.path.join(folder, self.file or "")
-        keep_copy(uri, made)
+        keep_copy(self.address.uri, made, found)
         return made
 
 
