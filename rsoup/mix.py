@@ -108,7 +108,7 @@ def checked(
 
 def _sum_hint(mix: Sequence[Fraction], total: Fraction) -> str:
     choices = [
-        "--normalize divides by the sum",
+        *(["--normalize divides by the sum"] if total > 0 else []),
         "--affine (with --base, unless these are adapters) takes any sum",
     ]
     if abs(total - 1) < Fraction(1, 50) and len(mix) > 1:

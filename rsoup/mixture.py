@@ -186,7 +186,7 @@ class Mixture:
         raise IncompatibleError(
             "E0305",
             f"too large for {dtype.name}: {len(rest)} of the elements of the soup's '{name}' (first at element {start + int(rest[0])})",
-            hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
+            hint=dtype.remedy,
         )
 
     def _measure(

@@ -42,6 +42,15 @@ class DType:
         return self.maximum + 2.0 ** (math.frexp(self.maximum)[1] - self.significand_bits - 1)
 
     @property
+    def remedy(self) -> str:
+        """What to type when a soup's elements are too large for it."""
+        if self.name == "F64":
+            return "no type is wider: use smaller λ, or leave out the checkpoint that is so large"
+        if self.name in ("F32", "BF16"):
+            return "store it in the only wider type: --dtype float64"
+        return "store it in a wider type: --dtype float32 or --dtype bfloat16"
+
+    @property
     def torch(self) -> torch.dtype:
         """The torch dtype of the same bits."""
         import torch

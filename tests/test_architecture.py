@@ -84,6 +84,7 @@ ORDER = [
     "rsoup.storage.checkpoint",
     "rsoup.recipe_yaml",
     "rsoup.library",
+    "rsoup.storage.here",
     "rsoup.storage.target",
     "rsoup.storage.plain",
     "rsoup.storage.rename",

@@ -1019,3 +1019,84 @@ def test_a_signal_in_the_middle_of_a_destructor() -> None:
 
     assert (ended.returncode, "stopped by SIGTERM" in ended.stderr) == (143, True)
     assert "Traceback" not in ended.stderr
+
+
+_IMPORTING = """
+import sys, time
+sys.path.insert(0, sys.argv.pop())
+from rsoup import cli
+from rsoup.cli import app
+
+def work(**_):
+    import torch
+    time.sleep(30)
+
+app.app = work
+cli.main()
+"""
+
+
+def test_a_signal_while_torch_is_imported_waits_for_it(tmp_path: Path) -> None:
+    """Its C++ ends the process with SIGABRT when Python raises in the middle of its import; a second signal does not wait."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.3)\nprint('imported', flush=True)\n"
+    )
+    words = [sys.executable, "-c", _IMPORTING, str(tmp_path)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+
+    assert (ended.returncode, ended.stdout) == (143, "imported\n")
+    assert "stopped by SIGTERM" in ended.stderr
+
+
+_AT_THE_END = """
+import atexit, os, signal, time
+from rsoup import cli
+from rsoup.cli import app
+
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+def last():
+    Swallowing()
+    time.sleep(0.3)
+    print("removed", flush=True)
+
+atexit.register(last)
+app.app = lambda **_: 0
+cli.main()
+"""
+
+
+def test_a_signal_after_the_work_does_not_end_it_with_another() -> None:
+    """The timer that repeats a swallowed signal is for the work alone: what is removed at the end is removed."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _AT_THE_END], capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "removed\n", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["merge", "A", "B", "--uniform", "-o", "s3://bucket/soup"],
+        ["merge", "A", "B", "--uniform", "-o", "hf://me/soup"],
+        ["merge", "A", "B", "--uniform", "-o", "gs://bucket/soup.safetensors", "--overwrite"],
+        ["sweep", "A", "B", "--grid", "3", "--eval", "true", "--reward", "x", "-o", "s3://bucket/sweep"],
+        ["extract", "A", "--base", "B", "--rank", "2", "-o", "s3://bucket/adapter"],
+        ["demo", "-o", "s3://bucket/demo"],
+    ],
+)
+def test_outputs_are_written_here(tmp_path: Path, words: list[str]) -> None:
+    """E0213 for an address: no folder called `s3:` is made, which would then be taken for the store."""
+    for name, tensors in zip("AB", related(2).tuned, strict=True):
+        write_folder(tmp_path / name, tensors)
+    before = sorted(tmp_path.iterdir())
+
+    ended = run(*words, cwd=tmp_path)
+
+    assert (ended.returncode, "error[E0213]" in ended.stderr) == (2, True), ended.stderr
+    assert sorted(tmp_path.iterdir()) == before

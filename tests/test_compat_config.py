@@ -10,6 +10,7 @@ from refusals import refused, whats
 
 import rsoup as library
 from rsoup.compat.config import compare_configs
+from rsoup.errors import RefusedFileError
 
 SEMANTIC = {
     "rope_theta": (10000.0, 500000.0),
@@ -116,3 +117,14 @@ def test_a_context_length_matters_where_rope_is_scaled() -> None:
 
     assert (len(plain[0]), len(plain[1])) == (0, 1)
     assert (len(scaled[0]), len(scaled[1])) == (1, 0)
+
+
+def test_a_configuration_that_is_no_object(tmp_path: Path, family: Family) -> None:
+    """E0808: it is there, and says nothing; a soup would carry it on."""
+    one = write_folder(tmp_path / "one", family.tuned[0], side_files={"config.json": "[]"})
+    two = write_folder(tmp_path / "two", family.tuned[1])
+
+    with pytest.raises(RefusedFileError) as error:
+        library.merge(library.make_recipe([one, two], uniform=True), tmp_path / "soup")
+
+    assert error.value.code == "E0808"

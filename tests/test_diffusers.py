@@ -12,7 +12,7 @@ import torch
 from refusals import refused, whats
 
 import rsoup as library
-from rsoup.errors import UsageError
+from rsoup.errors import RefusedFileError, UsageError
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 diffusers = pytest.importorskip("diffusers")
@@ -197,3 +197,31 @@ def test_other_schedules_are_refused(pipelines: Path, tmp_path: Path) -> None:
     error = refused(tmp_path, pipelines / "one", other)
 
     assert "scheduler_config.prediction_type is epsilon in 'one' and v_prediction in 'other'" in whats(error)
+
+
+def test_components_of_a_variant_are_loaded_as_such(pipelines: Path, tmp_path: Path) -> None:
+    """`verify --load` asks diffusers for the files that there are: those of `--variant fp16`."""
+    parts = [str(pipelines / "two-fp16" / "unet")] * 2
+    library.merge(library.make_recipe(parts, uniform=True, variant="fp16"), tmp_path / "unet")
+
+    assert (tmp_path / "unet/diffusion_pytorch_model.fp16.safetensors").exists()
+    assert library.verify(tmp_path / "unet", load=True).levels[-1].differences == ()
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]"])
+@pytest.mark.parametrize("broken", ["one", "two"])
+def test_a_pipeline_that_no_library_reads_is_refused(
+    pipelines: Path, tmp_path: Path, broken: str, text: str
+) -> None:
+    """E0808, whichever ingredient it is: a broken model_index.json is not copied into a soup."""
+    for name in ("one", "two"):
+        shutil.copytree(pipelines / name, tmp_path / name)
+    (tmp_path / broken / "model_index.json").write_text(text)
+
+    with pytest.raises(RefusedFileError) as error:
+        library.merge(
+            library.make_recipe([tmp_path / "one", tmp_path / "two"], uniform=True), tmp_path / "soup"
+        )
+
+    assert error.value.code == "E0808"
+    assert not (tmp_path / "soup").exists()

@@ -59,6 +59,29 @@ def test_overflow_of_a_narrower_output_is_refused(tmp_path: Path) -> None:
     assert error.value.code == "E0305"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "said"),
+    [("float16", 7e4, "--dtype float32 or --dtype bfloat16"), ("bfloat16", 3.4e38 * 1.01, "--dtype float64"),
+     ("float32", 3.4e38 * 1.01, "--dtype float64"), ("float64", 1.7e308, "no type is wider")],
+)  # fmt: skip
+def test_what_overflows_is_told_of_a_type_that_holds_it(
+    tmp_path: Path, dtype: str, value: float, said: str
+) -> None:
+    """The hint of E0305 never names the type that was just too narrow, or one that is no wider."""
+    paths = [
+        write_file(tmp_path / f"{i}.safetensors", {"w": torch.tensor([value], dtype=torch.float64)})
+        for i in range(2)
+    ]
+    zero = write_file(tmp_path / "base.safetensors", {"w": torch.zeros(1, dtype=torch.float64)})
+    recipe = library.make_recipe(paths, uniform=True, scale="2", base=zero, dtype=dtype, allow=["distance"])
+
+    with pytest.raises(IncompatibleError) as error:
+        library.merge(recipe, tmp_path / "soup.safetensors")
+
+    assert error.value.code == "E0305"
+    assert said in str(error.value.hint)
+
+
 @pytest.mark.fault("F11")
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_non_finite_weights_are_refused(tmp_path: Path, family: Family, value: float) -> None:

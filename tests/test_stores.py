@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -18,6 +19,7 @@ import torch
 from checkpoints import Tensors, read_tensors, related, write_folder
 from safetensors.torch import load_file, save_file
 
+from rsoup import cli
 from rsoup.errors import AccessError, BusyError, RefusedFileError, RsoupError, UsageError
 from rsoup.family.checking import check
 from rsoup.merging import merge
@@ -174,6 +176,66 @@ def test_names_beside_a_named_adapter_are_looked_at_as_well(bucket: Any) -> None
         open_checkpoint("s3://soups/beside/adapter_model.safetensors")
 
     assert caught.value.code == "E0749"
+
+
+@pytest.mark.parametrize("key", ["a//b.json", "../b.json", "a\x01b.json", "model.safetensors/b.json"])
+def test_names_that_are_no_paths_are_refused(bucket: Any, models: Path, key: str) -> None:
+    """E0749, not a complaint about credentials: empty parts, a control character, an object that is also a folder."""
+    for path in (models / "a").iterdir():
+        bucket.put_object(Bucket="soups", Key=f"nopath/{path.name}", Body=path.read_bytes())
+    bucket.put_object(Bucket="soups", Key=f"nopath/{key}", Body=b"{}")
+    try:
+        with pytest.raises(RefusedFileError) as caught:
+            open_checkpoint("s3://soups/nopath")
+    finally:
+        for found in bucket.list_objects_v2(Bucket="soups", Prefix="nopath/")["Contents"]:
+            bucket.delete_object(Bucket="soups", Key=found["Key"])
+
+    assert (caught.value.code, caught.value.exit_code) == ("E0749", 8)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_marker_of_a_folder_is_no_file(bucket: Any, models: Path, slash: str) -> None:
+    """ "Create folder" on a store's web page leaves an empty object of that name: the folder is meant, and subfolders, too."""
+    for path in (models / "a").iterdir():
+        bucket.put_object(Bucket="soups", Key=f"made/{path.name}", Body=path.read_bytes())
+    for marker in ("made/", "made/original/"):
+        bucket.put_object(Bucket="soups", Key=marker, Body=b"")
+    bucket.put_object(Bucket="soups", Key="made/original/params.json", Body=b"{}")
+
+    with contextlib.closing(open_checkpoint(f"s3://soups/made{slash}")) as source:
+        assert len(source.header) > 3
+
+
+def test_a_soup_of_a_store_is_an_ingredient_and_no_recipe(
+    bucket: Any,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """E0733 says to copy it, instead of a soup of one checkpoint, or a file that is not there; NAME=ADDRESS mixes it."""
+    monkeypatch.chdir(tmp_path)
+    merge(recipe(*(str(models / name) for name in NAMES)), tmp_path / "soup")
+    for path in (tmp_path / "soup").iterdir():
+        bucket.put_object(Bucket="soups", Key=f"cooked/{path.name}", Body=path.read_bytes())
+    far = "s3://soups/cooked"
+    for words in (
+        ["merge", far, "-o", "again"],
+        ["merge", far, "--from", f"a={models / 'a'}", "-o", "again"],
+        ["recipe", far],
+        ["verify", far],
+    ):
+        monkeypatch.setattr(sys, "argv", ["rsoup", *words])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        assert leaving.value.code == 2, words
+        assert "error[E0733]" in capsys.readouterr().err, words
+    assert not (tmp_path / "again").exists()
+
+    merge(recipe(None, far, str(models / "a")), tmp_path / "more")
+    merge(recipe(None, str(tmp_path / "soup"), str(models / "a")), tmp_path / "near")
+    assert same(read_tensors(tmp_path / "more"), read_tensors(tmp_path / "near"))
 
 
 def test_an_object_that_is_replaced_meanwhile_is_noticed(bucket: Any, models: Path, tmp_path: Path) -> None:

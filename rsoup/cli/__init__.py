@@ -21,7 +21,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def _stop(number: int, _: FrameType | None) -> None:
     for name in _SIGNALS:
         signal.signal(name, lambda again, _: os._exit(128 + again))  # a second one does not wait
+    torch = getattr(sys.modules.get("torch"), "__spec__", None)
+    if getattr(torch, "_initializing", False):  # its C++ aborts the process when Python raises meanwhile
+        _stop_later(number, 0.02)
+        return
     raise Stopped(number)
+
+
+def _stop_later(number: int, seconds: float) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: _stop(number, None))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _unraisable(lost: sys.UnraisableHookArgs) -> None:
@@ -30,8 +39,13 @@ def _unraisable(lost: sys.UnraisableHookArgs) -> None:
     if stopped is None:
         sys.__unraisablehook__(lost)
         return
-    signal.signal(signal.SIGALRM, lambda *_: _stop(stopped.number, None))
-    signal.setitimer(signal.ITIMER_REAL, 0.001)  # seconds: once the callback is left
+    _stop_later(stopped.number, 0.001)  # once the callback is left
+
+
+def _too_late(lost: sys.UnraisableHookArgs) -> None:
+    """The work is done: a signal that a destructor swallowed has nothing left to stop."""
+    if _inside(lost.exc_value) is None:
+        sys.__unraisablehook__(lost)
 
 
 def main() -> None:
@@ -50,6 +64,8 @@ def main() -> None:
             raise
         code = _show(_stopped(stopped))
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = _too_late
         gc.freeze()  # looking for garbage in all of torch once more at the end takes a third of a second
     sys.exit(code)
 

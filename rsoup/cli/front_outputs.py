@@ -104,9 +104,11 @@ def _placed(kind: str, path: str, subject: Subject) -> list[tuple[str, str]]:
 
 def _save(figures: Sequence[tuple[str, str]], folder: str | None) -> None:
     from rsoup.figures.raster import save
+    from rsoup.storage.here import check_here
     from rsoup.storage.target import target_error
 
     if folder is not None:
+        check_here(folder)
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:

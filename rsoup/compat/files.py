@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rsoup.compat.headers import Mismatch
 from rsoup.compat.tokenizer import compare_tokenizers
-from rsoup.errors import listing, show
+from rsoup.errors import RefusedFileError, listing, show
 from rsoup.storage.files import parse_json
 from rsoup.storage.pickled.sb3 import SETTINGS
 from rsoup.storage.protocols import Source
@@ -54,6 +54,7 @@ def config_of(source: Source) -> Mapping[str, object] | None:
     if SETTINGS in source.skipped_files:
         return _policy(_parsed(source, SETTINGS) or {})
     if _PIPELINE in source.side_files:
+        _parsed(source, _PIPELINE)  # it is copied, so it has to be one
         parts = [name.partition("/")[0] for name in source.side_files if name.endswith("/config.json")]
         found = {f"{part}_config": _parsed(source, f"{part}/config.json") for part in parts}
         found["scheduler_config"] = _parsed(source, "scheduler/scheduler_config.json")
@@ -90,8 +91,11 @@ def _parsed(source: Source, name: str) -> Mapping[str, object] | None:
     data = source.side_file(name, MAX_CONFIG_BYTES)
     if data is None:
         return None
-    value = parse_json(data, f"{show(source.name)}/{show(name)}")
-    return value if isinstance(value, dict) else None
+    shown = f"{show(source.name)}/{show(name)}"
+    value = parse_json(data, shown)
+    if not isinstance(value, dict):
+        raise RefusedFileError("E0808", "not a JSON file rsoup can trust: it holds no object", where=shown)
+    return value
 
 
 def compare_files(sources: Mapping[str, Source], notes: list[str]) -> list[Mismatch]:

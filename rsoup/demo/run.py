@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rsoup.demo import train
 from rsoup.errors import TargetError, show
+from rsoup.storage.here import check_here
 from rsoup.storage.rename import exchange, rename_new
 from rsoup.storage.target import target_error
 
@@ -78,7 +79,7 @@ def run(
     `expert_steps`, the machine and the version of torch.
 
     Raises TargetError: E0601 `out` exists, E0607 it exists and no demo made it, E0602 to E0606 it cannot
-    be written (its parent must be there); AccessError E0704 without permission.
+    be written (its parent must be there); AccessError E0704 without permission; UsageError E0213 for an address.
     Source: Rewarded soups (NeurIPS 2023), section 2.2, on a bandit after its section 3.4.
     """
     start = time.monotonic()
@@ -164,6 +165,7 @@ def _commands(folder: str, document: Mapping[str, object]) -> tuple[str, ...]:
 
 def _check_target(folder: str, *, overwrite: bool) -> None:
     """Nothing, if a demo may go to `folder`; raises TargetError E0601 or E0607 if it may not."""
+    check_here(folder)
     if not os.path.lexists(folder):
         return
     if not overwrite:

@@ -226,6 +226,6 @@ def _bytes(key: str, spec: TensorSpec, value: torch.Tensor) -> memoryview:
         raise IncompatibleError(
             "E0305",
             f"too large for {spec.dtype.name}: elements of the soup's '{show(key)}'",
-            hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
+            hint=spec.dtype.remedy,
         )
     return memoryview(rounded.reshape(-1).view(torch.uint8).numpy().data)

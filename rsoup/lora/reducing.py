@@ -203,7 +203,7 @@ def _rounded(key: str, spec: TensorSpec, value: torch.Tensor) -> torch.Tensor:
         raise IncompatibleError(
             "E0305",
             f"too large for {spec.dtype.name}: elements of '{show(key)}'",
-            hint="store it in a wider type: --dtype float32 or --dtype bfloat16",
+            hint=spec.dtype.remedy,
         )
     return rounded
 

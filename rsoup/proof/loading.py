@@ -117,7 +117,7 @@ def _with_diffusers(out: str, soup: Source, kind: str = "DiffusionPipeline") -> 
         {"trust_remote_code": False} if kind == "DiffusionPipeline" else {"use_safetensors": safe}
     )
     try:
-        loaded = made.from_pretrained(out, local_files_only=True, **options)
+        loaded = made.from_pretrained(out, local_files_only=True, variant=_variant(soup), **options)
     except Exception as error:
         return [Difference("diffusers", f"it cannot load the folder: {show(error, 300)}")], ""
     parts = (
@@ -211,5 +211,5 @@ def _from_pretrained(kind: Any, out: str, soup: Source) -> list[Difference]:
 
 def _variant(soup: Source) -> str | None:
     """`fp16` of `model.fp16.safetensors` and its like; None for the plain names."""
-    stem = os.path.splitext(soup.files[0].name)[0].partition("-")[0]
-    return stem.partition(".")[2] or None
+    stems = (os.path.splitext(os.path.basename(file.name))[0].partition("-")[0] for file in soup.files)
+    return next((variant for stem in stems if (variant := stem.partition(".")[2])), None)

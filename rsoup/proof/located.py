@@ -6,15 +6,18 @@ import os
 from dataclasses import dataclass, field
 
 from rsoup import manifest
-from rsoup.errors import show_path
+from rsoup.errors import UsageError, show_path
 from rsoup.hub.address import Address, address_of
 from rsoup.hub.cache import bring, bring_weights
 from rsoup.hub.choice import local
 from rsoup.hub.commit import Commit, commit_of, pinned
 from rsoup.proof import claims
 from rsoup.proof.claims import Claims, lone_file
+from rsoup.storage.files import open_error
 from rsoup.storage.folder import CARD
 from rsoup.storage.target import sidecar
+from rsoup.stores.address import is_store
+from rsoup.stores.place import lies_there
 
 FETCHED = frozenset((".git", ".gitattributes", ".gitignore", ".cache"))
 """What a download leaves beside a model."""
@@ -49,11 +52,18 @@ class Located:
 def located(uri: str) -> Located:
     """The soup at a path or an address, of which only the manifest and the card are brought here.
 
-    Raises what `commit_of` raises for addresses; whether there is a manifest shows when it is read.
+    Raises UsageError E0733 for one in an object store, AccessError E0702 for a folder that may not be read, and what
+    `commit_of` raises for addresses; whether there is a manifest shows when it is read.
     """
     address = address_of(uri)
+    if address is None and is_store(uri) and not os.path.lexists(uri):
+        raise UsageError("E0733", "a soup's own recipe and digests are read in a folder or on the Hub, not in an object store", where=show_path(uri),
+                         hint="copy its folder here; as an ingredient of another soup: NAME=ADDRESS")  # fmt: skip
     if address is None:
-        alone = lone_file(os.listdir(uri)) if os.path.isdir(uri) else None
+        try:
+            alone = lone_file(os.listdir(uri)) if os.path.isdir(uri) else None
+        except OSError as error:
+            raise open_error(error, show_path(uri)) from error
         return Located(uri if alone is None else os.path.join(uri, alone), show_path(uri))
     at = pinned(address)
     assert at.revision is not None
@@ -73,6 +83,8 @@ def holds_soup(uri: str) -> Located | None:
 
     Raises what `located` raises.
     """
+    if is_store(uri) and not os.path.lexists(uri):
+        return located(uri) if lies_there(uri, manifest.NAME) else None
     if address_of(uri) is None and not os.path.isdir(uri):
         return None
     found = located(uri)

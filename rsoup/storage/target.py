@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rsoup.dialects import ADAPTER_CONFIG
 from rsoup.errors import AccessError, RsoupError, TargetError, UsageError, listing, show
+from rsoup.storage.here import check_here
 
 _FORMATS = {
     ".safetensors": "safetensors",
@@ -55,6 +56,7 @@ def check_target(out: str, inputs: Iterable[str], *, overwrite: bool) -> None:
     else, or a file (for an output that is one) may be replaced, and nothing else.
     """
     shown = show(out)
+    check_here(out)
     single = is_single_file(out)
     out = out.rstrip("/")
     if os.path.basename(out) in ("", ".", ".."):

@@ -112,7 +112,10 @@ def told(where: str) -> Iterator[None]:
         raise AccessError(
             "E0746", "the store does not let these credentials read it", where=where, hint=_KEYS
         ) from None
-    except (exceptions.UnknownConfigurationKeyError, exceptions.InvalidPathError, ValueError) as error:
+    except exceptions.InvalidPathError:
+        raise RefusedFileError("E0749", "it, or a name below it, is no path: an empty part, '..' or a control character",
+                               where=where, hint="copy the files you need to a folder") from None  # fmt: skip
+    except (exceptions.UnknownConfigurationKeyError, ValueError) as error:
         raise AccessError("E0746", f"the store's address or configuration cannot be used ({type(error).__name__})",
                           where=where, hint=_KEYS) from None  # fmt: skip
     except exceptions.BaseError as error:

@@ -6,7 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -82,6 +82,11 @@ def at_hand(uri: str) -> str:
     return uri
 
 
+def lies_there(uri: str, name: str) -> bool:
+    """Whether a file of this name lies at the top of the folder at `uri`. Raises what listing it raises."""
+    return name in _Listed(parse(uri)).names
+
+
 def _nothing() -> None:
     return None
 
@@ -92,17 +97,26 @@ class _Listed:
     def __init__(self, address: StoreAddress) -> None:
         self.address, self.store = address, Store(address)
         self.objects = {found.key: found for found in self.store.objects()}
+        self._without_markers()
         folder, _, name = address.path.rpartition("/")
         self.file = name if address.path in self.objects else None
         if self.file in ADAPTER_FILES:  # its configuration lies beside it
             around = Store(replace(address, path=folder))
             self.objects |= {found.key: found for found in around.objects()}
-        if hostile := [key for key in self.objects if not is_inside(key)]:
+            self._without_markers()
+        folders = _folders_of(self.objects)
+        if hostile := [key for key in self.objects if key in folders or not is_inside(key)]:
             raise RefusedFileError("E0749", f"names that no folder here should hold: {listing(hostile, 3)}", where=address.shown,
                                    hint="copy the files you need to a folder")  # fmt: skip
         folder = address.path if self.file is None else folder
         self.prefix = f"{folder}/" if folder else ""
         self.names = names_in(self.objects, folder)
+
+    def _without_markers(self) -> None:
+        """Leave out empty objects with others below them: with such a one a store's web page makes a "folder"."""
+        for key in _folders_of(self.objects) & self.objects.keys():
+            if not self.objects[key].nbytes:
+                del self.objects[key]
 
     def adapter(self) -> list[str] | None:
         """The weights of the adapter that lies there; None for anything else."""
@@ -138,6 +152,10 @@ class _Listed:
         made = os.path.join(folder, self.file or "")
         keep_copy(self.address.uri, made, found)
         return made
+
+
+def _folders_of(keys: Iterable[str]) -> set[str]:
+    return {key[:at] for key in keys for at, sign in enumerate(key) if sign == "/"}
 
 
 def _copy(store: Store, found: StoredObject, at: str) -> None:

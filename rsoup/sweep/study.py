@@ -15,6 +15,7 @@ from rsoup.mix import format_number
 from rsoup.plan import ARITHMETIC
 from rsoup.recipe import Ingredient, Recipe
 from rsoup.request import Request, make
+from rsoup.storage.here import check_here
 from rsoup.storage.target import is_single_file
 from rsoup.stores.place import at_hand
 from rsoup.sweep import folder as folders
@@ -42,6 +43,7 @@ class Study:
 
     def __init__(self, spec: SweepSpec, folder: str) -> None:
         """Raises UsageError and AccessError for series that cannot be paired."""
+        check_here(folder)
         self.folder = os.path.abspath(folder)
         self.spec = replace(spec, request=_absolute(_expanded(spec)))
         self.names = tuple(ingredient.name for ingredient in self.spec.request.ingredients)

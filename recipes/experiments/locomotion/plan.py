@@ -1,6 +1,6 @@
 """The plan of a seed: which λ of which trainings belong to which set. Everything here was fixed before the runs.
 
-Set by set, in trainings of one expert (200 000 environment steps):
+Set by set, in trainings of one expert (600 000 environment steps):
 
     soups          2      λ between fast and frugal, 21 values
     soups-11       2      every other of them: as many evaluations as each attempt below takes

@@ -1,6 +1,6 @@
 """Locomotion: two trainings and their soups against eleven trainings with mixed rewards, PPO on a cheetah of MuJoCo.
 
-python recipes/experiments/locomotion/run.py -o runs/locomotion              ten seeds, three to four hours on one core
+python recipes/experiments/locomotion/run.py -o runs/locomotion              ten seeds, six to seven hours on one core
 python recipes/experiments/locomotion/run.py -o runs/locomotion --seeds 2    a first look
 
 Resumable: what is there is not made again. Needs `pip install -c constraints.txt -e '.[experiments]'`.

@@ -40,8 +40,8 @@ class Sizes:
     """Environment steps of the trainings; all are multiples of what one rollout takes."""
 
     base: int = 800_000
-    lengths: tuple[int, ...] = (25_000, 50_000, 100_000, 200_000)
-    shared: int = 50_000
+    lengths: tuple[int, ...] = (75_000, 150_000, 300_000, 600_000)
+    shared: int = 150_000
     morl: tuple[float, ...] = (0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6)
 
     @property
