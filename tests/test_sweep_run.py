@@ -362,6 +362,13 @@ def test_a_dry_run_writes_nothing(place: Path) -> None:
     assert {k: v for k, v in tree("run").items() if k != "inputs.json"} == {k: v for k, v in before.items() if k != "inputs.json"}  # fmt: skip
 
 
+def test_what_another_sweep_is_just_writing_is_no_foreign_file(place: Path) -> None:
+    """Two that begin in one folder at once: a file the first one has staged is none of a stranger's; nor a killed one's."""
+    (place / "run").mkdir()
+    (place / "run" / f".rsoup-{0:016x}.part").write_text("{")
+    assert len(points(sweep(spec_of(), "run"))) == 5
+
+
 def test_a_folder_that_is_no_sweep_is_left_alone(place: Path) -> None:
     """E0601, and nothing is touched."""
     (place / "mine").mkdir()

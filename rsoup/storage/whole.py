@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from typing import Final
 
 from rsoup.errors import show_path
 from rsoup.storage.rename import sync_folder
 from rsoup.storage.target import target_error
+
+_BEGIN: Final = ".rsoup-"
+_END: Final = ".part"
+
+
+def is_staged(name: str) -> bool:
+    """Whether this is the name of a file that is being written, or that a killed run left."""
+    return name.startswith(_BEGIN) and name.endswith(_END)
 
 
 def write_whole(path: str, data: bytes) -> None:
@@ -29,7 +38,7 @@ def replace(path: str, data: bytes) -> None:
     if os.path.lexists(path) and not os.path.isfile(path):
         raise OSError(0, "it exists and is not a regular file")
     folder = os.path.dirname(path)
-    staged = os.path.join(folder, f".rsoup-{secrets.token_hex(8)}.part")
+    staged = os.path.join(folder, f"{_BEGIN}{secrets.token_hex(8)}{_END}")
     try:
         with open(staged, "xb") as file:
             file.write(data)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rsoup.errors import TargetError, show_path
 from rsoup.storage.target import is_single_file, sidecar, target_error
-from rsoup.storage.whole import write_whole
+from rsoup.storage.whole import is_staged, write_whole
 
 SPEC: Final = "sweep.yaml"
 STATE: Final = "sweep.json"
@@ -58,7 +58,7 @@ def check(folder: str) -> None:
     """TargetError E0601 for a place that holds something else than a sweep."""
     shown = show_path(folder)
     try:
-        others = set(os.listdir(folder)) - _BEFORE_STATE
+        others = {name for name in os.listdir(folder) if not is_staged(name)} - _BEFORE_STATE
     except FileNotFoundError:
         return
     except OSError as error:
