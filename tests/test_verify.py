@@ -939,3 +939,19 @@ def test_nothing_is_written(soup: Path, tmp_path: Path) -> None:
     rsoup.verify(soup, [tmp_path / "one", tmp_path / "two"], rederive=True, sample=3)
 
     assert tree(tmp_path) == before
+
+
+def test_a_folder_that_may_not_be_read(base_and_two: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """E0702, as of every command that reads: nothing here is about writing."""
+    real, closed = os.listdir, str(base_and_two.one)
+
+    def listdir(path: Any = ".") -> list[str]:
+        if str(path) == closed:
+            raise PermissionError(13, "Permission denied", closed)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(AccessError) as caught:
+        rsoup.verify(closed)
+
+    assert caught.value.code == "E0702"
