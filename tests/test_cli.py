@@ -1088,12 +1088,14 @@ def test_a_signal_after_the_work_does_not_end_it_with_another() -> None:
         ["sweep", "A", "B", "--grid", "3", "--eval", "true", "--reward", "x", "-o", "s3://bucket/sweep"],
         ["extract", "A", "--base", "B", "--rank", "2", "-o", "s3://bucket/adapter"],
         ["demo", "-o", "s3://bucket/demo"],
+        ["front", "table.csv", "--reward", "x", "--reward", "y", "--figures", "s3://bucket/figures"],
     ],
 )
 def test_outputs_are_written_here(tmp_path: Path, words: list[str]) -> None:
     """E0213 for an address: no folder called `s3:` is made, which would then be taken for the store."""
     for name, tensors in zip("AB", related(2).tuned, strict=True):
         write_folder(tmp_path / name, tensors)
+    (tmp_path / "table.csv").write_text("name,x,y\na,0,1\nb,1,0\nc,0.6,0.6\n")
     before = sorted(tmp_path.iterdir())
 
     ended = run(*words, cwd=tmp_path)
