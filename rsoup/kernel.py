@@ -16,8 +16,10 @@ from rsoup.digests import ChunkHasher, fingerprint_hasher
 from rsoup.gram import finite_products
 from rsoup.mixture import Mixture, RunRecord
 from rsoup.plan import Plan, Run, TensorPlan
+from rsoup.reading import Reading
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
+from rsoup.workers import go_on
 
 
 def mix_run(
@@ -63,6 +65,7 @@ def _copy_run(
     step = scratch.slice_elements * 8
     for start in range(run.start * dtype.bits // 8, stop, step):
         data = scratch.raw[: min(step, stop - start)]
+        go_on()
         source.read(tensor.name, start, data)
         if dtype.kind == "float" and not math.isfinite(scratch.backend.largest((dtype, data))):
             kept += _count_nonfinite((dtype, data))
@@ -102,29 +105,23 @@ class _Loop:
             Mixture(plan, plan.tensors[run.tensor], sink, scratch.backend, digests=digests)
             for plan, sink in zip(plans, sinks, strict=True)
         ]
-        self.name = self.soups[0].tensor.name
+        name = self.soups[0].tensor.name
         self.readers = tuple(dict.fromkeys(reader for soup in self.soups for reader in soup.readers))
-        self.sources = [sources[reader] for reader in self.readers]
-        self.dtypes = [source.header[self.name].dtype for source in self.sources]
-        self.out_itemsize = max(soup.tensor.spec.dtype.itemsize for soup in self.soups)
-        self.hashers = {reader: ChunkHasher(fingerprint_hasher) for reader in self.readers if digests}
+        read = [sources[reader] for reader in self.readers]
+        self.reading = Reading(read, name, run.stop, scratch.backend, fingerprints=digests)
+        self.itemsizes = [dtype.itemsize for dtype in self.reading.dtypes]
+        self.itemsizes.append(max(soup.tensor.spec.dtype.itemsize for soup in self.soups))
 
     def run(self) -> list[RunRecord]:
         step = self.scratch.slice_elements
         for start in range(self.run_.start, self.run_.stop, step):
             self._slice(start, min(step, self.run_.stop - start))
-        inputs = {reader: hasher.digests() for reader, hasher in self.hashers.items()}
+        inputs = dict(zip(self.readers, self.reading.digests(), strict=False))
         return [soup.record(self.run_.tensor, inputs) for soup in self.soups]
 
     def _slice(self, start: int, count: int) -> None:
-        sizes = [count * dtype.itemsize for dtype in self.dtypes]
-        *buffers, out = self.scratch.rows([*sizes, count * self.out_itemsize])
-        rows: dict[int, Row] = {}
-        for reader, source, dtype, data in zip(self.readers, self.sources, self.dtypes, buffers, strict=True):
-            source.read(self.name, start * dtype.itemsize, data)
-            if reader in self.hashers:
-                self.hashers[reader].update(data)
-            rows[reader] = (dtype, data)
+        *buffers, out = self.scratch.rows([count * itemsize for itemsize in self.itemsizes])
+        rows = dict(zip(self.readers, self.reading.rows(start, count, buffers), strict=True))
         found: dict[tuple[int, ...], list[float]] = {}
         for soup in self.soups:
             soup.take(rows, start, out[: count * soup.tensor.spec.dtype.itemsize], found)
@@ -135,14 +132,12 @@ def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratc
     tensor = plan.tensors[run.tensor]
     if plan.base is None or not plan.needs_gram(tensor):
         return RunRecord(run.tensor)
-    checkpoints = range(plan.base + 1)
-    dtypes = [sources[i].header[tensor.name].dtype for i in checkpoints]
+    reading = Reading(sources[: plan.base + 1], tensor.name, run.stop, scratch.backend)
+    itemsizes = [dtype.itemsize for dtype in reading.dtypes]
     total: list[float] = []
     for start in range(run.start, run.stop, scratch.slice_elements):
         count = min(scratch.slice_elements, run.stop - start)
-        rows = list(zip(dtypes, scratch.rows([count * dtype.itemsize for dtype in dtypes]), strict=True))
-        for i, (dtype, data) in zip(checkpoints, rows, strict=True):
-            sources[i].read(tensor.name, start * dtype.itemsize, data)
+        rows = reading.rows(start, count, scratch.rows([count * itemsize for itemsize in itemsizes]))
         part = finite_products(scratch.backend, rows)
         total = [a + b for a, b in zip(total, part, strict=True)] if total else part
     return RunRecord(run.tensor, deltas=tuple(range(plan.base)), products=tuple(total))

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from rsoup.backends import make
 from rsoup.errors import TargetError
@@ -16,7 +16,7 @@ from rsoup.plan import Block, Plan
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
 from rsoup.storage.views import is_made
-from rsoup.workers import StoppedError, alone, default_threads, each, torch_threads
+from rsoup.workers import alone, default_threads, each, torch_threads
 
 _AHEAD = 8
 
@@ -73,7 +73,7 @@ def cook_many(
         msg = "these plans do not have the same tensors in the same order"
         raise ValueError(msg)
 
-    def work(block: Block, sources: Sequence[Source], scratch: Scratch) -> list[BlockRecord]:
+    def work(block: Block, scratch: Scratch) -> list[BlockRecord]:
         runs = [mix_run(plans, run, sources, sinks, scratch, digests=digests) for run in block.runs]
         return [BlockRecord(block.index, records) for records in zip(*runs, strict=True)]
 
@@ -89,7 +89,7 @@ def _shape(plan: Plan) -> list[tuple[str, int, bool]]:
 def measure(plan: Plan, sources: Sequence[Source], *, on_block: OnBlock, threads: int | None = None) -> None:
     """Take the products of the deltas of every mixed tensor, for methods that need them before they mix."""
 
-    def work(block: Block, sources: Sequence[Source], scratch: Scratch) -> BlockRecord:
+    def work(block: Block, scratch: Scratch) -> BlockRecord:
         return BlockRecord(block.index, tuple(measure_run(plan, run, sources, scratch) for run in block.runs))
 
     _run(plan, list(plan.blocks()), sources, work, on_block, threads)
@@ -99,39 +99,24 @@ def _run(
     plan: Plan,
     blocks: Sequence[Block],
     sources: Sequence[Source],
-    work: Callable[[Block, Sequence[Source], Scratch], Result],
+    work: Callable[[Block, Scratch], Result],
     on_block: Callable[[Block, Result], None],
     threads: int | None,
 ) -> None:
-    def worker(stop: threading.Event) -> Callable[[tuple[int, Block]], Result]:
+    def worker(_: threading.Event) -> Callable[[tuple[int, Block]], Result]:
         alone()
         scratch = _scratch(len(sources))
-        watched = [cast("Source", _Watched(source, stop)) for source in sources]
 
         def cooked(numbered: tuple[int, Block]) -> Result:
             ahead = numbered[0] + _AHEAD * count
             _prefetch(plan, blocks[ahead : ahead + 1], sources)
-            return work(numbered[1], watched, scratch)
+            return work(numbered[1], scratch)
 
         return cooked
 
     count = max(1, min(threads or default_threads(), len(blocks)))
     with torch_threads(load=any(map(is_made, sources))):
         each(enumerate(blocks), worker, lambda numbered, record: on_block(numbered[1], record), threads=count)
-
-
-class _Watched:
-    """A Source that ends its reader's work between two reads, not only between two blocks: a disk may be slow."""
-
-    def __init__(self, source: Source, stop: threading.Event) -> None:
-        self.header, self.name = source.header, source.name
-        self._read, self._stop = source.read, stop
-
-    def read(self, tensor: str, start: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes of `tensor` from byte `start` on, unless all stop."""
-        if self._stop.is_set():
-            raise StoppedError
-        self._read(tensor, start, buffer)
 
 
 def _scratch(checkpoints: int) -> Scratch:

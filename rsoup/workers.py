@@ -33,6 +33,12 @@ def stopping() -> bool:
     return stop is not None and stop.is_set()
 
 
+def go_on() -> None:
+    """Raise StoppedError where the loop that this thread works for stops: between two reads, for a disk may be slow."""
+    if stopping():
+        raise StoppedError
+
+
 def default_threads() -> int:
     """One thread per processor this process may use, at most 16: beyond that the disk is the limit."""
     return min(

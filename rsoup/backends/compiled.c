@@ -169,19 +169,48 @@ COUNTS(u32, int32_t, 32)
 COUNTS(u64, int64_t, 64)
 #undef COUNTS
 
+/* Whole blocks of a chunk's bytes, see fingerprint.h. */
+TARGET static void PASSES(blocks)(u64 *lanes, const u8 *p, size_t n)
+{
+#ifdef VECTOR
+    VECTOR sum[STRIPE / sizeof(VECTOR)];
+    memcpy(sum, lanes, STRIPE);
+    for (size_t b = 0; b < n; b++) {
+        for (size_t s = 0; s < BLOCK_BYTES / STRIPE; s++)
+            for (size_t v = 0; v < STRIPE / sizeof(VECTOR); v++) {
+                VECTOR x, key;
+                memcpy(&x, p + b * BLOCK_BYTES + s * STRIPE + v * sizeof(VECTOR), sizeof(VECTOR));
+                memcpy(&key, SECRET + 8 * s + v * sizeof(VECTOR), sizeof(VECTOR));
+                key ^= x;
+                sum[v] += LOW_TIMES_HIGH(key) + SWAPPED(x);
+            }
+        memcpy(lanes, sum, STRIPE);
+        scramble(lanes);
+        memcpy(sum, lanes, STRIPE);
+    }
+#else
+    for (size_t b = 0; b < n; b++) {
+        for (size_t s = 0; s < BLOCK_BYTES / STRIPE; s++) one_stripe(lanes, p + b * BLOCK_BYTES + s * STRIPE, SECRET + 8 * s);
+        scramble(lanes);
+    }
+#endif
+}
+
 static const struct passes PASSES(set) = {
     PASSES(mix), PASSES(magnitude), PASSES(products),
-    {PASSES(counts_u8), PASSES(counts_u16), PASSES(counts_u32), PASSES(counts_u64)},
+    {PASSES(counts_u8), PASSES(counts_u16), PASSES(counts_u32), PASSES(counts_u64)}, PASSES(blocks),
 };
 
 #else
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <errno.h>
 #include <float.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "stored elements are little-endian"
@@ -209,9 +238,12 @@ struct passes {
     int64_t (*magnitude)(const struct row *, size_t);
     void (*products)(const struct row *, size_t, size_t, double *, double *);
     void (*counts[4])(const struct row *, size_t, size_t, int64_t *);
+    void (*blocks)(u64 *, const u8 *, size_t);
 };
 
 #define INLINE static inline __attribute__((always_inline))
+#include "fingerprint.h"
+
 INLINE float f32_of(uint32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
 INLINE uint32_t bits_of_f32(float x) { uint32_t bits; memcpy(&bits, &x, 4); return bits; }
 INLINE uint64_t bits_of_f64(double x) { uint64_t bits; memcpy(&bits, &x, 8); return bits; }
@@ -255,14 +287,29 @@ static double total(double *lanes)
 #undef TARGET
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+typedef u64 __attribute__((vector_size(32))) u64x4;
+typedef u64 __attribute__((vector_size(64))) u64x8;
 #define TARGET __attribute__((target("avx2")))
 #define PASSES(name) name##_avx2
+#define VECTOR u64x4
+#define LOW_TIMES_HIGH(x) (u64x4)_mm256_mul_epu32((__m256i)(x), (__m256i)((x) >> 32))
+#define SWAPPED(x) (u64x4)_mm256_shuffle_epi32((__m256i)(x), 0x4e)
 #include "compiled.c"
+#undef SWAPPED
+#undef LOW_TIMES_HIGH
+#undef VECTOR
 #undef PASSES
 #undef TARGET
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 #define PASSES(name) name##_avx512
+#define VECTOR u64x8
+#define LOW_TIMES_HIGH(x) (u64x8)_mm512_mul_epu32((__m512i)(x), (__m512i)((x) >> 32))
+#define SWAPPED(x) (u64x8)_mm512_shuffle_epi32((__m512i)(x), 0x4e)
 #include "compiled.c"
+#undef SWAPPED
+#undef LOW_TIMES_HIGH
+#undef VECTOR
 #undef PASSES
 #undef TARGET
 #endif
@@ -450,6 +497,102 @@ static PyObject *counts(PyObject *Py_UNUSED(self), PyObject *args)
     return result;
 }
 
+/* Rows that are being read: from which byte of which file, how much, and what is known of their chunk so far. */
+struct reading { int fd; off_t at; Py_buffer row; struct chunk chunk; u8 *digests; size_t made; };
+
+enum { PIECE = 1 << 17 }; /* bytes that stay in the processor's cache until they are digested */
+
+/* Fills the row, and digests it; 0, or what went wrong, -1 for the end of the file. */
+static int fill(struct reading *reading, int digested, int last)
+{
+    u8 *to = reading->row.buf, *digest = reading->digests;
+    size_t size = (size_t)reading->row.len;
+    for (size_t done = 0; done < size;) {
+        size_t end = digested && size - done > PIECE ? done + PIECE : size, begin = done;
+        while (done < end) {
+            ssize_t got = pread(reading->fd, to + done, end - done, reading->at + (off_t)done);
+            if (got > 0) done += (size_t)got;
+            else if (got == 0) return -1;
+            else if (errno != EINTR) return errno;
+        }
+        if (digested) digest = fingerprint(&reading->chunk, to + begin, end - begin, last && end == size, passes->blocks, digest);
+    }
+    reading->made = (size_t)(digest - reading->digests);
+    return 0;
+}
+
+/* Looks at what is to be read; 0, with an exception, where it is no list of (fd, begin) and as many rows. */
+static int prepare(struct reading *readings, PyObject *places, PyObject *rows, size_t count, long long start, long long elements, int last, const struct chunk *chunks, size_t *held)
+{
+    for (size_t k = 0; k < count; k++) {
+        struct reading *reading = &readings[k];
+        long long begin;
+        PyObject *place = PyTuple_GetItem(places, (Py_ssize_t)k), *row;
+        if (!place || !PyArg_ParseTuple(place, "iL", &reading->fd, &begin)) return 0;
+        row = PyList_GetItem(rows, (Py_ssize_t)k); /* after what may run an object's code */
+        if (!row || PyObject_GetBuffer(row, &reading->row, PyBUF_WRITABLE) < 0) return 0;
+        *held = k + 1;
+        long long size = reading->row.len;
+        if (size % elements != 0 || begin < 0 || (chunks && !last && size % BLOCK_BYTES != 0)) {
+            PyErr_SetString(PyExc_ValueError, "rows of no whole elements, or of no whole blocks");
+            return 0;
+        }
+        reading->at = (off_t)(begin + start * (size / elements));
+        if (chunks) {
+            memcpy(&reading->chunk, chunks + k, sizeof(struct chunk));
+            if (reading->chunk.filled % BLOCK_BYTES != 0 || reading->chunk.filled >= CHUNK_BYTES) {
+                PyErr_SetString(PyExc_ValueError, "no chunk is filled like this");
+                return 0;
+            }
+            reading->digests = malloc(((size_t)size / CHUNK_BYTES + 2) * DIGEST);
+            if (!reading->digests) { PyErr_NoMemory(); return 0; }
+        }
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(gather_doc, "gather(places, start, elements, rows, chunks, last): fill the rows with elements from `start` on of tensors that begin at places = ((fd, byte), …); the digests of the chunks that are complete (`last`: that end here), row by row. chunks: a struct chunk each, zeros at first, changed only if all is read; None: no digests. OSError, EOFError.");
+static PyObject *gather(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    PyObject *places, *rows, *chunks;
+    long long start, elements;
+    int last;
+    if (!PyArg_ParseTuple(args, "O!LLO!Op", &PyTuple_Type, &places, &start, &elements, &PyList_Type, &rows, &chunks, &last)) return NULL;
+    size_t count = (size_t)PyList_GET_SIZE(rows), held = 0;
+    if (start < 0 || elements < 1 || PyTuple_GET_SIZE(places) != (Py_ssize_t)count) {
+        PyErr_SetString(PyExc_ValueError, "no elements, or not one place for each row");
+        return NULL;
+    }
+    Py_buffer view = {0};
+    if (chunks != Py_None && PyObject_GetBuffer(chunks, &view, PyBUF_WRITABLE) < 0) return NULL;
+    struct reading *readings = calloc(count + 1, sizeof(struct reading));
+    PyObject *result = NULL;
+    if (!readings) PyErr_NoMemory();
+    else if (view.buf && (size_t)view.len != count * sizeof(struct chunk)) PyErr_SetString(PyExc_ValueError, "not one chunk for each row");
+    else if (prepare(readings, places, rows, count, start, elements, last, view.buf, &held)) {
+        int wrong = 0;
+        Py_BEGIN_ALLOW_THREADS
+        for (size_t k = 0; k < count && !wrong; k++) wrong = fill(&readings[k], view.buf != NULL, last);
+        Py_END_ALLOW_THREADS
+        if (wrong > 0) { errno = wrong; PyErr_SetFromErrno(PyExc_OSError); }
+        else if (wrong) PyErr_SetString(PyExc_EOFError, "a file ends too early");
+        else {
+            result = PyList_New(0);
+            for (size_t k = 0; k < count && view.buf; k++) {
+                memcpy((struct chunk *)view.buf + k, &readings[k].chunk, sizeof(struct chunk));
+                result = with_item(result, PyBytes_FromStringAndSize((char *)readings[k].digests, (Py_ssize_t)readings[k].made));
+            }
+        }
+    }
+    for (size_t k = 0; readings && k < count; k++) {
+        if (k < held) PyBuffer_Release(&readings[k].row);
+        free(readings[k].digests);
+    }
+    free(readings);
+    if (view.buf) PyBuffer_Release(&view);
+    return result;
+}
+
 PyDoc_STRVAR(use_doc, "use(name): 'plain', 'avx2' or 'avx512' from now on; False where this processor or compiler has it not. For tests.");
 static PyObject *use(PyObject *Py_UNUSED(self), PyObject *args)
 {
@@ -471,6 +614,7 @@ static PyMethodDef methods[] = {
     {"largest", largest, METH_VARARGS, largest_doc},
     {"products", products, METH_VARARGS, products_doc},
     {"counts", counts, METH_VARARGS, counts_doc},
+    {"gather", gather, METH_VARARGS, gather_doc},
     {"use", use, METH_VARARGS, use_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -481,7 +625,7 @@ PyMODINIT_FUNC PyInit_compiled(void)
 {
     choose();
     PyObject *made = PyModule_Create(&module);
-    if (made && PyModule_AddIntConstant(made, "VERSION", 1) < 0) Py_CLEAR(made);
+    if (made && PyModule_AddIntConstant(made, "VERSION", 2) < 0) Py_CLEAR(made);
     return made;
 }
 

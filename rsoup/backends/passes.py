@@ -12,13 +12,42 @@ Kind = Literal["numpy", "compiled"]
 Row = tuple[DType, memoryview]
 """Stored elements of one checkpoint: their dtype and their bytes, aligned to their size."""
 
+Places = tuple[tuple[int, int], ...]
+"""(open file, byte at which a tensor begins in it) of each checkpoint."""
+
 BLOCK: Final = 512
 LANES: Final = 32
 """A sum: every block of elements is folded in halves (the second added to the first) until so many are left, these
 are added block after block, and folded. Zeros fill the last block."""
 
-VERSION: Final = 1
+VERSION: Final = 2
 """What the compiled passes must call themselves to be those of this source."""
+
+
+CHUNK_NBYTES: Final = 136
+"""Bytes in which `Gather` keeps what it knows of one chunk."""
+
+
+class Gather(Protocol):
+    """Reads rows from files and digests them on the way, all in one call."""
+
+    def __call__(
+        self,
+        places: Places,
+        start: int,
+        count: int,
+        buffers: list[memoryview],
+        chunks: bytearray | None,
+        last: bool,
+        /,
+    ) -> list[bytes]:
+        """Fill the buffers with `count` elements from `start` on of tensors that begin at `places`.
+
+        Returns for each the XXH3-128 digests of the chunks (rsoup-digest/1) that are complete by now, but for those of
+        at most 240 bytes; `last`: the last chunk ends here, too. `chunks` holds what is known of the others, zeros
+        before the first bytes; with None nothing is digested. Raises OSError, EOFError; then `chunks` is as it was,
+        and the buffers hold anything.
+        """
 
 
 class Backend(Protocol):
@@ -27,6 +56,10 @@ class Backend(Protocol):
     @property
     def name(self) -> Kind:
         """Which of them it is."""
+
+    @property
+    def gather(self) -> Gather | None:
+        """Reads rows from files, where it can."""
 
     def mix(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from rsoup.backends.passes import VERSION, Kind, Row
+from rsoup.backends.passes import VERSION, Gather, Kind, Row
 from rsoup.backends.with_numpy import NumpyBackend
 from rsoup.tensors import DType
 
@@ -22,6 +22,7 @@ class CompiledBackend(NumpyBackend):
     """See `Backend`. One pass where NumPy makes several; float8, and counts over very many rows, are left to NumPy."""
 
     name: Kind = "compiled"
+    gather: Gather | None = staticmethod(_passes.gather)
 
     def mix(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rsoup.backends import Backend, Row
 from rsoup.gram import finite_products, without
+from rsoup.reading import Reading
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Source
 from rsoup.tensors import DType
@@ -65,18 +66,16 @@ class Kernel:
 
     def piece(self, piece: Piece) -> Sum:
         """Everything about the elements of a piece."""
-        dtypes = [source.header[piece.name].dtype for source in self.sources]
+        reading = Reading(self.sources, piece.name, piece.stop, self.backend)
         total, step = Sum(), self.scratch.slice_elements
         for start in range(piece.start, piece.stop, step):
-            total.add(self._slice(piece.name, dtypes, start, min(step, piece.stop - start)))
+            count = min(step, piece.stop - start)
+            buffers = self.scratch.rows([count * dtype.itemsize for dtype in reading.dtypes])
+            total.add(self._sum(reading.dtypes, reading.rows(start, count, buffers)))
         return total
 
-    def _slice(self, name: str, dtypes: Sequence[DType], start: int, count: int) -> Sum:
+    def _sum(self, dtypes: Sequence[DType], rows: list[Row]) -> Sum:
         result = Sum()
-        buffers = self.scratch.rows([count * dtype.itemsize for dtype in dtypes])
-        for source, dtype, data in zip(self.sources, dtypes, buffers, strict=True):
-            source.read(name, start * dtype.itemsize, data)
-        rows = list(zip(dtypes, buffers, strict=True))
         floats = dtypes[0].kind == "float"
         if floats:
             if self.moved and len(set(dtypes)) > 1:

@@ -120,6 +120,12 @@ class CheckpointSource:
         file, inner = self._place(tensor)
         file.read(inner, start, buffer)
 
+    def place(self, tensor: str) -> tuple[int, int] | None:
+        """(open file, byte) where the bytes of `tensor` begin and lie as they are read; None where they do not."""
+        file, inner = self._place(tensor)
+        fd, begin = file.file.plain, file.place(inner)
+        return None if fd is None or begin is None else (fd, begin)
+
     def _place(self, tensor: str) -> tuple[WeightFile, str]:
         if not self._opened:  # the number of a closed file may by now be another file's
             msg = f"{self.name} is closed"
@@ -140,10 +146,10 @@ class CheckpointSource:
 
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Ask the system to fetch these bytes into its cache meanwhile."""
-        file, inner = self._place(tensor)
-        begin = file.place(inner)
-        if begin is not None and hasattr(os, "posix_fadvise"):  # not on macOS
-            os.posix_fadvise(file.file.fd, begin + start, nbytes, os.POSIX_FADV_WILLNEED)
+        place = self.place(tensor)
+        if place is not None and hasattr(os, "posix_fadvise"):  # not on macOS
+            fd, begin = place
+            os.posix_fadvise(fd, begin + start, nbytes, os.POSIX_FADV_WILLNEED)
 
     def check_sums(self) -> None:
         """Compare the checksums that PyTorch files hold of themselves: one pass over them; E0816 where one is wrong."""

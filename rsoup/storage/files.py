@@ -58,6 +58,11 @@ class OpenFile:
     stamp: tuple[object, ...]
     elsewhere: Elsewhere | None = None
 
+    @property
+    def plain(self) -> int | None:
+        """Its descriptor, unless its bytes are elsewhere."""
+        return self.fd if self.elsewhere is None else None
+
     def read(self, start: int, buffer: memoryview) -> None:
         """Fill `buffer` from byte `start` on; RefusedFileError E0804 if the file ends too early."""
         if self.elsewhere is not None:

@@ -50,6 +50,9 @@ class MemorySource:
             raise ValueError(msg)
         buffer[:] = data[start : start + len(buffer)]
 
+    def place(self, tensor: str) -> None:
+        """No file."""
+
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Nothing to do: memory needs no warning."""
 

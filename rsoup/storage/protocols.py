@@ -59,6 +59,12 @@ class Source(Protocol):
         Raises KeyError for no such tensor, ValueError for bytes outside it or a source that is closed.
         """
 
+    def place(self, tensor: str) -> tuple[int, int] | None:
+        """(open file, byte) where the bytes of `tensor` begin and lie as they are read; None where they do not.
+
+        The file is open until the source is closed. Raises KeyError, ValueError as `read` does.
+        """
+
     def prefetch(self, tensor: str, start: int, nbytes: int) -> None:
         """Say that these bytes will be read soon; may do nothing."""
 

@@ -42,6 +42,11 @@ class View:
         """(source, name there) whose bytes are those of `tensor`; None where it is made here, or nobody says."""
         return None
 
+    def place(self, tensor: str) -> tuple[int, int] | None:
+        """(open file, byte) where the bytes of `tensor` begin; None where they do not lie in a file like this."""
+        found = self.inside(tensor)
+        return None if found is None else found[0].place(found[1])
+
     def read(self, tensor: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `tensor` from byte `start` on."""
         self._source.read(tensor, start, buffer)

@@ -28,8 +28,8 @@ class Held(Protocol):
         """What to call it in messages."""
 
     @property
-    def fd(self) -> int:
-        """Its descriptor; -1 where there is no single one."""
+    def plain(self) -> int | None:
+        """Its descriptor, where the bytes are those of one file here."""
 
     @property
     def stamp(self) -> tuple[object, ...]:

@@ -37,9 +37,9 @@ class Files:
     files: tuple[OpenFile, ...]
 
     @property
-    def fd(self) -> int:
+    def plain(self) -> None:
         """No descriptor: the tensors do not lie in one file."""
-        return -1
+        return
 
     @property
     def stamp(self) -> tuple[object, ...]:
