@@ -105,26 +105,45 @@ class _Loop:
             Mixture(plan, plan.tensors[run.tensor], sink, scratch.backend, digests=digests)
             for plan, sink in zip(plans, sinks, strict=True)
         ]
-        name = self.soups[0].tensor.name
         self.readers = tuple(dict.fromkeys(reader for soup in self.soups for reader in soup.readers))
-        read = [sources[reader] for reader in self.readers]
-        self.reading = Reading(read, name, run.stop, scratch.backend, fingerprints=digests)
+        self.sources = [sources[reader] for reader in self.readers]
+        self.reading = self._reading(fingerprints=digests)
         self.itemsizes = [dtype.itemsize for dtype in self.reading.dtypes]
         self.itemsizes.append(max(soup.tensor.spec.dtype.itemsize for soup in self.soups))
 
+    def _reading(self, *, fingerprints: bool) -> Reading:
+        name, backend = self.soups[0].tensor.name, self.scratch.backend
+        return Reading(self.sources, name, self.run_.stop, backend, fingerprints=fingerprints)
+
     def run(self) -> list[RunRecord]:
-        step = self.scratch.slice_elements
-        for start in range(self.run_.start, self.run_.stop, step):
-            self._slice(start, min(step, self.run_.stop - start))
+        if len(self.soups) == 1 and self.soups[0].simple and self.reading.mixes:
+            self._stretches(self.soups[0])
+        else:
+            self._slices(self.reading, self.run_.start, self.run_.stop)
         inputs = dict(zip(self.readers, self.reading.digests(), strict=False))
         return [soup.record(self.run_.tensor, inputs) for soup in self.soups]
 
-    def _slice(self, start: int, count: int) -> None:
-        *buffers, out = self.scratch.rows([count * itemsize for itemsize in self.itemsizes])
-        rows = dict(zip(self.readers, self.reading.rows(start, count, buffers), strict=True))
-        found: dict[tuple[int, ...], list[float]] = {}
-        for soup in self.soups:
-            soup.take(rows, start, out[: count * soup.tensor.spec.dtype.itemsize], found)
+    def _stretches(self, soup: Mixture) -> None:
+        dtype, coefficients = soup.tensor.spec.dtype, list(soup.coefficients.values())
+        out, space = self.scratch.stretch()
+        step = len(out) // dtype.itemsize
+        for start in range(self.run_.start, self.run_.stop, step):
+            count = min(step, self.run_.stop - start)
+            made = out[: count * dtype.itemsize]
+            if soup.fits(self.reading.mix(start, count, coefficients, space, dtype, made)):
+                soup.put(start, made)
+            else:  # what is in the way is looked for in the rows
+                self._slices(self._reading(fingerprints=False), start, start + count)
+
+    def _slices(self, reading: Reading, begin: int, end: int) -> None:
+        step = self.scratch.slice_elements
+        for start in range(begin, end, step):
+            count = min(step, end - start)
+            *buffers, out = self.scratch.rows([count * itemsize for itemsize in self.itemsizes])
+            rows = dict(zip(self.readers, reading.rows(start, count, buffers), strict=True))
+            found: dict[tuple[int, ...], list[float]] = {}
+            for soup in self.soups:
+                soup.take(rows, start, out[: count * soup.tensor.spec.dtype.itemsize], found)
 
 
 def measure_run(plan: Plan, run: Run, sources: Sequence[Source], scratch: Scratch) -> RunRecord:

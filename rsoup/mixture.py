@@ -64,6 +64,16 @@ class Mixture:
         self._error_squared = 0.0
         self._kept_nonfinite = 0
 
+    @property
+    def simple(self) -> bool:
+        """Whether only the sum is asked of a slice, rounded: no distances, nothing copied, no float64 to keep equal."""
+        mixed = self.tensor.copy_from is None and tuple(self.coefficients) == self.readers
+        return mixed and self.base is None and self.tensor.spec.dtype.name in ("F32", "F16", "BF16")
+
+    def fits(self, largest: float) -> bool:
+        """Whether a sum of at most this magnitude is finite, and stays so when it is rounded."""
+        return largest < self.tensor.spec.dtype.overflow * _NEARLY  # not for NaN either
+
     def take(
         self, rows: Mapping[int, Row], start: int, out: memoryview, found: dict[tuple[int, ...], list[float]]
     ) -> None:
@@ -72,17 +82,18 @@ class Mixture:
         `found` has the inner products of this slice that are known. Raises IncompatibleError E0304, E0305.
         """
         if self.tensor.copy_from is not None:
-            self._put(start, rows[self.tensor.copy_from][1])
+            self.put(start, rows[self.tensor.copy_from][1])
             bad = self._carried(rows[self.readers[0]])
         else:
             bad = self._mix([(reader, rows[reader]) for reader in self.coefficients], start, out)
-            self._put(start, out)
+            self.put(start, out)
         if bad is not None:
             self._kept_nonfinite += len(bad)
         if self.base is not None:
             self._measure([rows[reader] for reader in (*self.deltas, self.base)], bad, found)
 
-    def _put(self, start: int, data: memoryview) -> None:
+    def put(self, start: int, data: memoryview) -> None:
+        """Digest and write the soup's elements from `start` on."""
         if self._hasher is not None:
             self._hasher.update(data)
         self._sink.write(self.tensor.name, start * self.tensor.spec.dtype.itemsize, data)
@@ -107,7 +118,7 @@ class Mixture:
             error = 0.0  # it is not rounded
             self._keep_equal(used, out)
         bad = None
-        if not largest < dtype.overflow * _NEARLY:  # not for NaN either
+        if not self.fits(largest):
             bad, error = self._check(rows, start, out, error)
         self._error_squared += error
         return bad

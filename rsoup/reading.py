@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from xxhash import xxh3_128
 
 from rsoup.backends import Backend, Row
-from rsoup.backends.passes import CHUNK_NBYTES, Gather, Places
+from rsoup.backends.passes import CHUNK_NBYTES, CODES, SHORT_NBYTES, Places
 from rsoup.digests import CHUNK_BYTES, ChunkHasher, fingerprint_hasher
+from rsoup.errors import RefusedFileError, show
 from rsoup.storage.protocols import Source
-from rsoup.workers import go_on
+from rsoup.tensors import DType
+from rsoup.workers import StoppedError, go_on, stop_byte
 
-_SHORT_BYTES = 240
-"""The digest of a chunk of so few bytes is left to the hash's own library."""
+_Found = TypeVar("_Found")
 
 
 class Reading:
     """The elements of one tensor in several sources up to `stop`: slice by slice, from a chunk's beginning on.
 
-    `dtypes` has the dtype of each. With `fingerprints`, what is read is digested (rsoup-digest/1).
+    `dtypes` has the dtype of each of the `sources`. With `fingerprints`, what is read is digested (rsoup-digest/1).
     """
 
     def __init__(
-        self, sources: Sequence[Source], tensor: str, stop: int, backend: Backend, *, fingerprints: bool = False
+        self,
+        sources: Sequence[Source],
+        tensor: str,
+        stop: int,
+        backend: Backend,
+        *,
+        fingerprints: bool = False,
     ) -> None:
         self.dtypes = [source.header[tensor].dtype for source in sources]
-        self._sources, self._tensor, self._stop, self._gather = sources, tensor, stop, backend.gather
-        self._places = _places(sources, tensor) if self._gather is not None else None
+        self.sources, self._tensor, self._stop, self._backend = sources, tensor, stop, backend
+        self._places = None if backend.gather is None else _places(sources, tensor)
         self._digests = [b""] * len(sources) if fingerprints else []
         self._hashers: list[ChunkHasher] = []
         self._chunks: bytearray | None = None
@@ -38,34 +46,77 @@ class Reading:
 
     def rows(self, start: int, count: int, buffers: list[memoryview]) -> list[Row]:
         """Fill `buffers` with `count` elements from `start` on. Raises StoppedError, and what the sources raise."""
-        if self._gather is not None and self._places is not None:
-            go_on()
-            self._at_once(self._gather, self._places, start, count, buffers)
-        else:
+        gather, places, last = self._backend.gather, self._places, start + count == self._stop
+        if gather is None or places is None:
             self._one_by_one(start, buffers)
             for hasher, data in zip(self._hashers, buffers, strict=False):
                 hasher.update(data)
+        else:
+            stop, sizes = stop_byte(), bytes([dtype.itemsize for dtype in self.dtypes])
+            found = self._at_once(
+                start, count, lambda: gather(stop, places, start, count, self._chunks, last, sizes, buffers)
+            )
+            self._keep(found, last)
         return list(zip(self.dtypes, buffers, strict=True))
 
-    def _one_by_one(self, start: int, buffers: list[memoryview]) -> None:
-        for source, dtype, data in zip(self._sources, self.dtypes, buffers, strict=True):
+    @property
+    def mixes(self) -> bool:
+        """Whether it can `mix`: compiled passes there are, plain files, and dtypes that they know."""
+        known = all(dtype.name in CODES for dtype in self.dtypes)
+        return known and self._places is not None and self._backend.gather_mix is not None
+
+    def mix(
+        self,
+        start: int,
+        count: int,
+        coefficients: list[float],
+        space: memoryview,
+        dtype: DType,
+        out: memoryview,
+    ) -> float:
+        """out = Σ cᵢ·xᵢ as `Backend.mix` of the `rows`, none of which is kept; returns the largest |Σ|."""
+        mix, places, last = self._backend.gather_mix, self._places, start + count == self._stop
+        assert mix is not None
+        assert places is not None
+        stop, codes, code = stop_byte(), bytes([CODES[read.name] for read in self.dtypes]), CODES[dtype.name]
+        found, largest = self._at_once(
+            start,
+            count,
+            lambda: mix(
+                stop, places, start, count, self._chunks, last, codes, coefficients, space, code, out
+            ),
+        )
+        self._keep(found, last)
+        return largest
+
+    def _at_once(self, start: int, count: int, read: Callable[[], _Found]) -> _Found:
+        go_on()
+        try:
+            return read()
+        except InterruptedError:
+            raise StoppedError from None
+        except (OSError, EOFError) as error:
+            rows = [memoryview(bytearray(count * dtype.itemsize)) for dtype in self.dtypes]
+            self._one_by_one(start, rows)  # says in words what is wrong with which file
+            raise RefusedFileError(
+                "E0806",
+                f"reading tensor '{show(self._tensor)}' failed for a moment: {show(error)}",
+                hint="check the disk, then run the same command again",
+            ) from error
+
+    def _one_by_one(self, start: int, buffers: Sequence[memoryview]) -> None:
+        for source, dtype, data in zip(self.sources, self.dtypes, buffers, strict=True):
             go_on()
             source.read(self._tensor, start * dtype.itemsize, data)
 
-    def _at_once(
-        self, gather: Gather, places: Places, start: int, count: int, buffers: list[memoryview]
-    ) -> None:
-        last = start + count == self._stop
-        try:
-            found = gather(places, start, count, buffers, self._chunks, last)
-        except (OSError, EOFError):
-            self._one_by_one(start, buffers)  # says in words what is wrong
-            found = gather(places, start, count, buffers, self._chunks, last)
+    def _keep(self, found: Sequence[bytes], last: bool) -> None:
         for i, digests in enumerate(found):
             self._digests[i] += digests
-            tail = self._stop * self.dtypes[i].itemsize % CHUNK_BYTES
-            if last and 0 < tail <= _SHORT_BYTES:
-                self._digests[i] += xxh3_128(buffers[i][-tail:]).digest()
+            nbytes = self._stop * self.dtypes[i].itemsize
+            if last and 0 < nbytes % CHUNK_BYTES <= SHORT_NBYTES:
+                tail = bytearray(nbytes % CHUNK_BYTES)
+                self.sources[i].read(self._tensor, nbytes - len(tail), memoryview(tail))
+                self._digests[i] += xxh3_128(tail).digest()
 
     def digests(self) -> list[bytes]:
         """The fingerprints of what was read of each source, chunk after chunk; empty without `fingerprints`."""

@@ -9,6 +9,9 @@ from rsoup.backends import Backend
 SLICE_ELEMENTS = 1 << 18
 """Elements of a slice, unless there are many checkpoints: with smaller ones, threads wait for the interpreter's lock."""
 
+STRETCH_NBYTES = 1 << 21
+"""Bytes of a stretch of the soup, where its rows need not be kept: whole chunks, and more for the disk at a time."""
+
 _ALL_ELEMENTS = 1 << 21
 _LINE = 64
 _APART = 3 * _LINE  # rows that lie a power of two apart would fight for the same lines of the cache
@@ -40,6 +43,10 @@ class Scratch:
     def raw(self) -> memoryview:
         """All of it, for bytes that are only passed on."""
         return self._space
+
+    def stretch(self) -> tuple[memoryview, memoryview]:
+        """(room for a stretch of the soup, room for pieces of the rows), for `Reading.mix`."""
+        return self._space[:STRETCH_NBYTES], self._space[STRETCH_NBYTES + _APART :]
 
     def rows(self, sizes: Sequence[int]) -> list[memoryview]:
         """Buffers of so many bytes, one after the other, each aligned for any dtype."""

@@ -24,13 +24,32 @@ class StoppedError(Exception):
     """What a worker may raise when it finds that all are to stop: it ends, and nothing is reported."""
 
 
+class Stop(threading.Event):
+    """An Event that compiled code can see, too: `byte` is 1 once it is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.byte: Final = bytearray(1)
+
+    def set(self) -> None:
+        """From now on all stop."""
+        self.byte[0] = 1
+        super().set()
+
+
 _here: Final = threading.local()
+_never: Final = bytearray(1)
 
 
 def stopping() -> bool:
     """Whether the loop that this thread works for stops: then StoppedError ends what takes long, a wait for a network."""
-    stop: threading.Event | None = getattr(_here, "stop", None)
-    return stop is not None and stop.is_set()
+    return bool(stop_byte()[0])
+
+
+def stop_byte() -> bytearray:
+    """One byte, which becomes 1 when the loop that this thread works for stops."""
+    stop: Stop | None = getattr(_here, "stop", None)
+    return _never if stop is None else stop.byte
 
 
 def go_on() -> None:
@@ -60,7 +79,7 @@ def each(
     """
     source = iter(items)
     lock = threading.Lock()
-    stop = threading.Event()
+    stop = Stop()
     errors: list[BaseException] = []
     ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 

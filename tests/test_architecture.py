@@ -113,6 +113,7 @@ ORDER = [
     "rsoup.digests",
     "rsoup.scratch",
     "rsoup.mixture",
+    "rsoup.reading",
     "rsoup.kernel",
     "rsoup.progress",
     "rsoup.pot",

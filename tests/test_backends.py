@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ import torch
 from checkpoints import cooked, from_torch, related, write_file
 from hypothesis import given
 from hypothesis import strategies as st
+from xxhash import xxh3_128
 
 import rsoup
 from rsoup import pot
 from rsoup.backends import Backend, Row, make
 from rsoup.backends.elements import narrow, typed, widened
-from rsoup.backends.passes import BLOCK, LANES
+from rsoup.backends.passes import BLOCK, CHUNK_NBYTES, CODES, LANES, SHORT_NBYTES, space_nbytes
+from rsoup.digests import CHUNK_BYTES
 from rsoup.storage.memory import MemorySource
 from rsoup.tensors import DTYPES, DType, TensorSpec
 
@@ -365,3 +369,164 @@ def test_what_numpy_has_no_dtype_for_is_bits() -> None:
     source = MemorySource("one", {"z": (spec, data)})
 
     assert cooked(rsoup.make_recipe(["a"], mix=["1"]), [source])["z"] == data
+
+
+GO = bytearray(1)
+
+
+def bytes_of(count: int) -> bytes:
+    """Bytes without a pattern, the same every time."""
+    return np.random.default_rng(count).bytes(count)
+
+
+def fingerprints(data: bytes) -> bytes:
+    """The digests of chunks of more than 240 bytes, by the hash's own library."""
+    chunks = [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
+    return b"".join(xxh3_128(chunk).digest() for chunk in chunks if len(chunk) > SHORT_NBYTES)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, bytes]]:
+    """An open file of a bit over 3 MiB, and its bytes."""
+    path, data = tmp_path_factory.mktemp("weights") / "weights", bytes_of(3 * CHUNK_BYTES + 4711)
+    path.write_bytes(data)
+    fd = os.open(path, os.O_RDONLY)
+    yield fd, data
+    os.close(fd)
+
+
+CHUNK_SIZES = (1, 2, 63, 64, 65, 240, 241, 255, 256, 257, 1023, 1024, 1025, 1087, 1088, 1089, 2048, 2049,
+               CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, CHUNK_BYTES + 63, CHUNK_BYTES + 300, 3 * CHUNK_BYTES)  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [1024, 3 * 1024, 1 << 17, CHUNK_BYTES, 2 * CHUNK_BYTES])
+def test_what_is_gathered_is_in_the_file_and_its_digests_are_those_of_xxhash(
+    weights: tuple[int, bytes], step: int, instructions: str
+) -> None:
+    """Of any length, in steps of any whole blocks, from any byte on: the bytes of the file, XXH3-128 of its chunks."""
+    fd, data = weights
+    gather = make("compiled").gather
+    assert gather is not None
+    for size in CHUNK_SIZES:
+        begins = (size % 3 + 1, 0)
+        chunks = bytearray(CHUNK_NBYTES * 2)
+        found, read = [b"", b""], [b"", b""]
+        for start in range(0, size, step):
+            count = min(step, size - start)
+            rows = [memoryview(bytearray(count)) for _ in begins]
+            places = tuple((fd, begin) for begin in begins)
+            digests = gather(GO, places, start, count, chunks, start + count == size, b"\1\1", rows)
+            found = [one + more for one, more in zip(found, digests, strict=True)]
+            read = [one + bytes(more) for one, more in zip(read, rows, strict=True)]
+
+        wanted = [data[begin : begin + size] for begin in begins]
+        assert read == wanted, (size, instructions)
+        assert found == [fingerprints(part) for part in wanted], (size, instructions)
+
+
+@pytest.mark.parametrize("names", [("BF16",) * 4, ("F16", "F32", "F64"), ("F32",), ("BF16",) * 70])
+@pytest.mark.parametrize("to", ["F32", "F16", "BF16", "F64"])
+@pytest.mark.parametrize("count", [1, BLOCK + 1, 70_001, 300_000])
+def test_a_mix_of_gathered_rows_is_the_mix_of_the_rows(
+    weights: tuple[int, bytes], names: tuple[str, ...], to: str, count: int
+) -> None:
+    """`gather_mix` gives the bits, the largest sum and the digests of `gather` and `mix`, whatever is in the files."""
+    fd, _ = weights
+    backend = make("compiled")
+    gather, gather_mix = backend.gather, backend.gather_mix
+    assert gather is not None
+    assert gather_mix is not None
+    dtypes = [DTYPES[name] for name in names]
+    places = tuple((fd, 8 * i) for i in range(len(names)))
+    shares = [1 / (i + 3) for i in range(len(names))]
+    rows = [memoryview(bytearray(count * dtype.itemsize)) for dtype in dtypes]
+    outs = [memoryview(bytearray(count * DTYPES[to].itemsize)) for _ in range(2)]
+    space = memoryview(bytearray(space_nbytes(len(names))))
+    chunks = [bytearray(CHUNK_NBYTES * len(names)) for _ in range(2)]
+
+    wanted = gather(GO, places, 0, count, chunks[0], True, bytes([dtype.itemsize for dtype in dtypes]), rows)
+    largest, _ = backend.mix(list(zip(dtypes, rows, strict=True)), shares, DTYPES[to], outs[0])
+    codes = bytes([CODES[name] for name in names])
+    found, most = gather_mix(GO, places, 0, count, chunks[1], True, codes, shares, space, CODES[to], outs[1])
+
+    assert (outs[0], wanted) == (outs[1], found)
+    assert largest == most or math.isnan(largest) is math.isnan(most) is True
+
+
+def test_what_is_not_read_to_its_end_changes_no_chunk(tmp_path: Path) -> None:
+    """EOFError, OSError where it cannot be read, InterruptedError: what was known of the chunks is what it was."""
+    (tmp_path / "short").write_bytes(bytes_of(5000))
+    fd = os.open(tmp_path / "short", os.O_RDONLY)
+    chunks = bytearray(CHUNK_NBYTES * 2)
+    rows = [memoryview(bytearray(2048)) for _ in range(2)]
+    out, space = memoryview(bytearray(2048)), memoryview(bytearray(space_nbytes(2)))
+    try:
+        compiled.gather(GO, ((fd, 0), (fd, 1)), 0, 2048, chunks, False, b"\1\1", rows)
+        before = bytes(chunks)
+        assert any(before)
+        for places, error in ((((fd, 0), (fd, 4000)), EOFError), (((fd, 0), (10**6, 0)), OSError)):
+            with pytest.raises(error):
+                compiled.gather(GO, places, 0, 2048, chunks, False, b"\1\1", rows)
+            with pytest.raises(error):
+                compiled.gather_mix(GO, places, 0, 1024, chunks, False, b"\3\3", [0.5, 0.5], space, 3, out)
+            assert bytes(chunks) == before
+        with pytest.raises(InterruptedError):
+            compiled.gather(b"\1", ((fd, 0), (fd, 1)), 0, 2048, chunks, False, b"\1\1", rows)
+        assert bytes(chunks) == before
+    finally:
+        os.close(fd)
+
+
+def test_gathering_stops_between_two_reads(weights: tuple[int, bytes]) -> None:
+    """A long reading ends soon after the stop byte is set, in the middle of it."""
+    row, stop = memoryview(bytearray(CHUNK_BYTES)), bytearray(1)
+    places, rows = (
+        ((weights[0], 0),) * 60_000,
+        [row] * 60_000,
+    )  # 60 GB, which no machine reads in a tenth of a second
+    threading.Timer(0.1, stop.__setitem__, (0, 1)).start()
+
+    with pytest.raises(InterruptedError):
+        compiled.gather(stop, places, 0, CHUNK_BYTES, None, True, b"\1" * len(rows), rows)
+
+    assert stop == b"\1"
+
+
+def test_gathering_looks_at_what_it_gets(weights: tuple[int, bytes]) -> None:
+    """Rows, places, chunks and room that do not fit together are errors, never memory that is not theirs."""
+    here, row = ((weights[0], 0),), memoryview(bytearray(1024))
+    space, none = memoryview(bytearray(space_nbytes(1))), bytearray(CHUNK_NBYTES)
+    wrong = bytearray(none)
+    wrong[64] = 1  # a chunk of one byte, which is no whole block
+    calls: list[tuple[Any, ...]] = [
+        (here, 0, 1024, None, True, b"\1", [row, row]),
+        (here, 0, 1024, None, True, b"\1\1", [row, row]),
+        (here, 0, 1023, None, True, b"\1", [row]),
+        (here, -1, 1024, None, True, b"\1", [row]),
+        (here, 0, 0, None, True, b"\1", [row[:0]]),
+        (here, 0, 1000, none, False, b"\1", [row[:1000]]),
+        (here, 0, 1024, none[1:], True, b"\1", [row]),
+        (here, 0, 1024, wrong, True, b"\1", [row]),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"row|read|block|chunk"):
+            compiled.gather(GO, *call)
+    mixes: list[tuple[Any, ...]] = [
+        (here, 0, 512, None, True, b"\7", [1.0], space, 3, row),
+        (here, 0, 512, None, True, b"\3", [1.0], space, 9, row),
+        (here, 0, 512, None, True, b"\3\3", [1.0], space, 3, row),
+        (here, 0, 512, None, True, b"\3\3", [1.0, 1.0], space, 3, row),
+        (here, 0, 511, None, True, b"\3", [1.0], space, 3, row),
+        (here, 0, 512, None, True, b"\3", [1.0], space[:1000], 3, row),
+        (here, 0, 512, None, True, b"\3", [1.0], space[1:], 3, row),
+        (here, 0, 512, none[1:], True, b"\3", [1.0], space, 3, row),
+    ]
+    for call in mixes:
+        with pytest.raises(ValueError, match=r"row|dtype|space|chunk"):
+            compiled.gather_mix(GO, *call)
+    for call in [
+        (here, 0, 1024, None, True, b"\1", [bytes(1024)]),
+        ((3,), 0, 1024, None, True, b"\1", [row]),
+    ]:
+        with pytest.raises((TypeError, BufferError)):
+            compiled.gather(GO, *call)

@@ -453,16 +453,14 @@ def on_a_terminal(
 
 SLOWLY = """
 import sys, time
-from rsoup import cli
-from rsoup.storage.files import OpenFile
-real = OpenFile.read
+from rsoup import cli, reading
+real = reading.go_on
 
-def read(self, start, buffer):
-    if len(buffer) > 60_000:
-        time.sleep(0.02)
-    real(self, start, buffer)
+def go_on():
+    time.sleep(0.2)
+    real()
 
-OpenFile.read = read
+reading.go_on = go_on
 sys.argv = ["rsoup", *sys.argv[1:]]
 cli.main()
 """

@@ -15,9 +15,8 @@ from conftest import Folders
 from faults import big_models, stray, verify
 from warm import Warm
 
-from rsoup import Recipe, make_recipe, merge
+from rsoup import Recipe, make_recipe, merge, reading
 from rsoup.errors import RefusedFileError, RsoupError
-from rsoup.storage.files import OpenFile
 
 SIDE_FILES = {"vocab.json": b"{}", "assets/note.txt": b"note"}
 
@@ -45,20 +44,27 @@ def scene(base_and_two: Folders) -> Scene:
     return Scene(base_and_two.root, recipe, base_and_two.root / "soup")
 
 
-def at_read(monkeypatch: pytest.MonkeyPatch, nth: int, change: Callable[[], object], part: str = "") -> None:
-    """Do something just before the `nth` read of a large piece of a file whose path holds `part`."""
-    real = OpenFile.read
+def at_read(monkeypatch: pytest.MonkeyPatch, nth: int, change: Callable[[], object]) -> None:
+    """Do something just before weights are read for the `nth` time."""
     count = 0
 
-    def read(self: OpenFile, start: int, buffer: memoryview) -> None:
+    def before() -> None:
         nonlocal count
-        if len(buffer) > 60_000 and part in self.path:
-            count += 1
-            if count == nth:
-                change()
-        real(self, start, buffer)
+        count += 1
+        if count == nth:
+            change()
 
-    monkeypatch.setattr(OpenFile, "read", read)
+    monkeypatch.setattr(reading, "go_on", before)
+
+
+@pytest.fixture(params=["at once", "one by one"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of reading weights: compiled, and source by source."""
+    if request.param == "one by one":
+        monkeypatch.setattr(reading, "_places", lambda *_: None)
+    else:
+        pytest.importorskip("rsoup.backends.compiled")
+    return str(request.param)
 
 
 def refused(scene: Scene) -> RsoupError:
@@ -218,6 +224,23 @@ def test_a_disk_that_cannot_be_read(warm: Warm, scene: Scene, nth: int) -> None:
     assert ended.code == 8, ended
     assert "E0806" in ended.err
     assert "two/model.safetensors" in ended.err
+    assert "Input/output error" in ended.err
+    assert stray(scene.root) == []
+    assert not scene.out.exists()
+
+
+@pytest.mark.fault("I4")
+@pytest.mark.parametrize("base", [(), ("--base", "base")])
+def test_a_disk_that_cannot_be_read_at_once(warm: Warm, scene: Scene, base: tuple[str, ...]) -> None:
+    """EIO in the compiled reading alone: the plain one finds nothing wrong, and still it is exit 8."""
+    pytest.importorskip("rsoup.backends.compiled")
+    options = ["-P", str(scene.weights), "-e", "trace=pread64", "-e", "inject=pread64:error=EIO:when=3+"]
+
+    ended = warm.traced(options, "merge", "one", "two", "--uniform", "-o", "soup", *base, cwd=scene.root)
+
+    assert ended.code == 8, ended
+    assert "E0806" in ended.err
+    assert "failed for a moment" in ended.err
     assert "Input/output error" in ended.err
     assert stray(scene.root) == []
     assert not scene.out.exists()

@@ -11,8 +11,10 @@ import torch
 from checkpoints import related, tree, write_folder
 
 import rsoup
+from rsoup.backends import Row
 from rsoup.errors import IncompatibleError, TargetError
 from rsoup.merging import merge, merge_many
+from rsoup.reading import Reading
 from rsoup.recipe import Recipe
 
 MIXES = {
@@ -160,18 +162,16 @@ def test_only_soups_of_the_same_checkpoints_go_together(tmp_path: Path) -> None:
 
 def test_each_input_byte_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six soups, one reading of every checkpoint."""
-    from rsoup.storage.checkpoint_source import CheckpointSource
-
     names, base = family(tmp_path, 2, torch.bfloat16)
     read: dict[str, int] = {}
-    real = CheckpointSource.read
+    real = Reading.rows
 
-    def counting(self: CheckpointSource, tensor: str, start: int, buffer: memoryview) -> None:
-        if tensor != "position_ids":  # integer buffers are compared before anything is planned
-            read[self.name] = read.get(self.name, 0) + len(buffer)
-        real(self, tensor, start, buffer)
+    def counting(self: Reading, start: int, count: int, buffers: list[memoryview]) -> list[Row]:
+        for source, buffer in zip(self.sources, buffers, strict=True):
+            read[source.name] = read.get(source.name, 0) + len(buffer)
+        return real(self, start, count, buffers)
 
-    monkeypatch.setattr(CheckpointSource, "read", counting)
+    monkeypatch.setattr(Reading, "rows", counting)
     recipes = [rsoup.make_recipe(names, mix=m, base=base) for m in MIXES[2]]
     merge_many([(recipe, tmp_path / f"o{i}") for i, recipe in enumerate(recipes)])
     _, tuned = related(2)

@@ -232,17 +232,15 @@ def test_stopping_is_told_as_json_too(field: Field) -> None:
 
 SLOW = """
 import os, signal, sys, time
-from rsoup import cli
-from rsoup.storage import files
-real = files.OpenFile.read
+from rsoup import cli, reading
+real = reading.go_on
 
-def read(self, start, buffer):
-    if len(buffer) > 10_000:
-        open("reading", "w").close()
-        time.sleep({seconds})
-    real(self, start, buffer)
+def go_on():
+    open("reading", "w").close()
+    time.sleep({seconds})
+    real()
 
-files.OpenFile.read = read
+reading.go_on = go_on
 sys.argv = ["rsoup", *sys.argv[1:]]
 cli.main()
 """

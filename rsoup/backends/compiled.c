@@ -344,8 +344,9 @@ static int check(const Py_buffer *view, size_t size, size_t n)
     return 0;
 }
 
-/* Holds the buffers of `list`; sizes[k] bytes an element, or `size` each where sizes is NULL. */
-static int hold(PyObject *list, const char *codes, size_t size, size_t count, struct held *held)
+/* Holds the buffers of `list`: elements of the dtypes `codes`, or of `size` bytes where that is NULL, or, to be
+   written, of sizes[k] bytes. */
+static int hold(PyObject *list, const char *codes, size_t size, const char *sizes, size_t count, struct held *held)
 {
     *held = (struct held){malloc((count + 1) * sizeof(struct row)), malloc((count + 1) * sizeof(Py_buffer)), 0, 0};
     if (!held->rows || !held->views) { PyErr_NoMemory(); let_go(held); return 0; }
@@ -357,9 +358,9 @@ static int hold(PyObject *list, const char *codes, size_t size, size_t count, st
         }
         Py_buffer *view = &held->views[k];
         PyObject *data = PyList_GetItem(list, (Py_ssize_t)k); /* looked up anew: an object's code may run between */
-        if (!data || PyObject_GetBuffer(data, view, PyBUF_SIMPLE) < 0) { let_go(held); return 0; }
+        if (!data || PyObject_GetBuffer(data, view, sizes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) { let_go(held); return 0; }
         held->count++;
-        size_t own = codes ? SIZE[(int)codes[k]] : size;
+        size_t own = codes ? SIZE[(int)codes[k]] : sizes && sizes[k] > 0 ? (size_t)sizes[k] : size;
         if (k == 0) held->n = (size_t)view->len / own;
         if (!check(view, own, held->n)) { let_go(held); return 0; }
         held->rows[k] = (struct row){codes ? (enum code)codes[k] : F64, view->buf};
@@ -385,6 +386,21 @@ static PyObject *with_item(PyObject *list, PyObject *item)
 
 static double as_double(int64_t bits) { double x; memcpy(&x, &bits, 8); return x; }
 
+/* The floats of a list, for free(); NULL, with an exception. */
+static double *floats(PyObject *list, size_t count)
+{
+    double *found = malloc((count + 1) * sizeof(double));
+    if (!found) PyErr_NoMemory();
+    for (size_t k = 0; found && k < count; k++) {
+        PyObject *item = PyList_GetItem(list, (Py_ssize_t)k);
+        if (item && PyFloat_CheckExact(item)) { found[k] = PyFloat_AS_DOUBLE(item); continue; }
+        if (item) PyErr_SetString(PyExc_TypeError, "a coefficient is a float");
+        free(found);
+        return NULL;
+    }
+    return found;
+}
+
 PyDoc_STRVAR(mix_doc, "mix(codes, rows, coefficients, code, out, measured): out = Σ cᵢ·xᵢ rounded once; (largest |Σ|, NaN beyond all; Σ of the squared rounding errors).");
 static PyObject *mix(PyObject *Py_UNUSED(self), PyObject *args)
 {
@@ -399,15 +415,9 @@ static PyObject *mix(PyObject *Py_UNUSED(self), PyObject *args)
     PyObject *result = NULL;
     double *c = NULL;
     if (code < F64 || code > BF16) PyErr_SetString(PyExc_ValueError, "a dtype without a pass");
-    else if (counted(list, length) && counted(shares, length) && hold(list, codes, 0, (size_t)length, &held)) {
-        c = malloc(held.count * sizeof(double));
-        if (!c) PyErr_NoMemory();
-        for (size_t k = 0; c && k < held.count && !PyErr_Occurred(); k++) {
-            PyObject *share = PyList_GetItem(shares, (Py_ssize_t)k);
-            if (share && PyFloat_CheckExact(share)) c[k] = PyFloat_AS_DOUBLE(share);
-            else if (share) PyErr_SetString(PyExc_TypeError, "a coefficient is a float");
-        }
-        if (c && !PyErr_Occurred() && check(&out, SIZE[code], held.n)) {
+    else if (counted(list, length) && counted(shares, length) && hold(list, codes, 0, NULL, (size_t)length, &held)) {
+        c = floats(shares, held.count);
+        if (c && check(&out, SIZE[code], held.n)) {
             struct mixed found;
             Py_BEGIN_ALLOW_THREADS
             found = passes->mix(held.rows, c, held.count, held.n, (enum code)code, out.buf, measured);
@@ -429,7 +439,7 @@ static PyObject *largest(PyObject *Py_UNUSED(self), PyObject *args)
     PyObject *list;
     struct held held;
     if (!PyArg_ParseTuple(args, "y#O!", &codes, &length, &PyList_Type, &list)) return NULL;
-    if (!counted(list, length) || !hold(list, codes, 0, (size_t)length, &held)) return NULL;
+    if (!counted(list, length) || !hold(list, codes, 0, NULL, (size_t)length, &held)) return NULL;
     int64_t most = 0;
     Py_BEGIN_ALLOW_THREADS
     most = passes->magnitude(held.rows, held.n);
@@ -446,7 +456,7 @@ static PyObject *products(PyObject *Py_UNUSED(self), PyObject *args)
     PyObject *list;
     struct held held;
     if (!PyArg_ParseTuple(args, "y#O!", &codes, &length, &PyList_Type, &list)) return NULL;
-    if (!counted(list, length) || !hold(list, codes, 0, (size_t)length, &held)) return NULL;
+    if (!counted(list, length) || !hold(list, codes, 0, NULL, (size_t)length, &held)) return NULL;
     size_t pairs = held.count * (held.count + 1) / 2;
     double *wide = malloc(held.count * BLOCK * sizeof(double)), *lanes = calloc(pairs, LANES * sizeof(double));
     PyObject *result = NULL;
@@ -480,7 +490,7 @@ static PyObject *counts(PyObject *Py_UNUSED(self), PyObject *args)
         PyErr_SetString(PyExc_ValueError, "2 to 255 rows");
         return NULL;
     }
-    if (!hold(list, NULL, (size_t)size, (size_t)count, &held)) return NULL;
+    if (!hold(list, NULL, (size_t)size, NULL, (size_t)count, &held)) return NULL;
     size_t figures = 2 * (size_t)count + 1;
     int64_t *found = calloc(figures, sizeof(int64_t));
     PyObject *result = NULL;
@@ -497,99 +507,184 @@ static PyObject *counts(PyObject *Py_UNUSED(self), PyObject *args)
     return result;
 }
 
-/* Rows that are being read: from which byte of which file, how much, and what is known of their chunk so far. */
-struct reading { int fd; off_t at; Py_buffer row; struct chunk chunk; u8 *digests; size_t made; };
+/* A tensor that is being read from a file: where its elements are, what is known of its chunk, its digests so far. */
+struct reading { int fd; off_t begin; size_t size; struct chunk chunk; u8 *digests, *next; };
+struct readings { struct reading *each; size_t count; long long start, elements; int last; Py_buffer chunks, stop; };
 
-enum { PIECE = 1 << 17 }; /* bytes that stay in the processor's cache until they are digested */
+/* Bytes that stay in the processor's first caches until they are digested, and until they are mixed; bytes between rows
+   that would otherwise lie a power of two apart and fight for the same lines. */
+enum { PIECE = 1 << 17, CACHED = 1 << 20, APART = 192 };
 
-/* Fills the row, and digests it; 0, or what went wrong, -1 for the end of the file. */
-static int fill(struct reading *reading, int digested, int last)
+enum { ENDS = -1, STOPPED = -2 };
+
+/* Fills a row with n elements from element `at` of what is to be read, and digests them; 0, or what went wrong: an
+   errno, ENDS where the file does, STOPPED. A disk may be slow: whether to stop is looked at before every read. */
+static int fill(const struct readings *all, struct reading *reading, long long at, size_t n, u8 *to)
 {
-    u8 *to = reading->row.buf, *digest = reading->digests;
-    size_t size = (size_t)reading->row.len;
+    size_t size = n * reading->size;
+    off_t begin = reading->begin + (off_t)((size_t)(all->start + at) * reading->size);
+    int last = all->last && at + (long long)n == all->elements;
     for (size_t done = 0; done < size;) {
-        size_t end = digested && size - done > PIECE ? done + PIECE : size, begin = done;
+        size_t from = done, end = all->chunks.buf && size - done > PIECE ? done + PIECE : size;
         while (done < end) {
-            ssize_t got = pread(reading->fd, to + done, end - done, reading->at + (off_t)done);
+            if (*(const volatile u8 *)all->stop.buf) return STOPPED;
+            ssize_t got = pread(reading->fd, to + done, end - done < PIECE ? end - done : PIECE, begin + (off_t)done);
             if (got > 0) done += (size_t)got;
-            else if (got == 0) return -1;
+            else if (got == 0) return ENDS;
             else if (errno != EINTR) return errno;
         }
-        if (digested) digest = fingerprint(&reading->chunk, to + begin, end - begin, last && end == size, passes->blocks, digest);
+        if (all->chunks.buf) reading->next = fingerprint(&reading->chunk, to + from, end - from, last && end == size, passes->blocks, reading->next);
     }
-    reading->made = (size_t)(digest - reading->digests);
     return 0;
 }
 
-/* Looks at what is to be read; 0, with an exception, where it is no list of (fd, begin) and as many rows. */
-static int prepare(struct reading *readings, PyObject *places, PyObject *rows, size_t count, long long start, long long elements, int last, const struct chunk *chunks, size_t *held)
+static void end_readings(struct readings *all)
 {
+    for (size_t k = 0; all->each && k < all->count; k++) free(all->each[k].digests);
+    free(all->each);
+    if (all->chunks.buf) PyBuffer_Release(&all->chunks);
+    PyBuffer_Release(&all->stop);
+}
+
+/* Readings of places = ((fd, byte), …), whose elements have SIZE[codes[k]] bytes, or sizes[k]; 0, with an exception. */
+static int begin_readings(struct readings *all, PyObject *places, PyObject *chunks, const char *sizes, size_t count)
+{
+    all->count = count;
+    all->each = calloc(count + 1, sizeof(struct reading));
+    if (!all->each) { PyErr_NoMemory(); return 0; }
+    if (all->stop.len < 1 || all->start < 0 || all->elements < 1 || count < 1 || PyTuple_GET_SIZE(places) != (Py_ssize_t)count) {
+        PyErr_SetString(PyExc_ValueError, "nothing to read, or not one place for each row");
+        return 0;
+    }
+    if (chunks != Py_None && PyObject_GetBuffer(chunks, &all->chunks, PyBUF_WRITABLE) < 0) return 0;
+    if (all->chunks.buf && (size_t)all->chunks.len != count * sizeof(struct chunk)) {
+        PyErr_SetString(PyExc_ValueError, "not one chunk for each row");
+        return 0;
+    }
     for (size_t k = 0; k < count; k++) {
-        struct reading *reading = &readings[k];
+        struct reading *reading = &all->each[k];
+        PyObject *place = PyTuple_GET_ITEM(places, (Py_ssize_t)k);
         long long begin;
-        PyObject *place = PyTuple_GetItem(places, (Py_ssize_t)k), *row;
-        if (!place || !PyArg_ParseTuple(place, "iL", &reading->fd, &begin)) return 0;
-        row = PyList_GetItem(rows, (Py_ssize_t)k); /* after what may run an object's code */
-        if (!row || PyObject_GetBuffer(row, &reading->row, PyBUF_WRITABLE) < 0) return 0;
-        *held = k + 1;
-        long long size = reading->row.len;
-        if (size % elements != 0 || begin < 0 || (chunks && !last && size % BLOCK_BYTES != 0)) {
-            PyErr_SetString(PyExc_ValueError, "rows of no whole elements, or of no whole blocks");
+        if (!PyTuple_Check(place) || !PyArg_ParseTuple(place, "iL", &reading->fd, &begin)) {
+            if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a place is (fd, byte)");
             return 0;
         }
-        reading->at = (off_t)(begin + start * (size / elements));
-        if (chunks) {
-            memcpy(&reading->chunk, chunks + k, sizeof(struct chunk));
-            if (reading->chunk.filled % BLOCK_BYTES != 0 || reading->chunk.filled >= CHUNK_BYTES) {
-                PyErr_SetString(PyExc_ValueError, "no chunk is filled like this");
-                return 0;
-            }
-            reading->digests = malloc(((size_t)size / CHUNK_BYTES + 2) * DIGEST);
-            if (!reading->digests) { PyErr_NoMemory(); return 0; }
+        reading->begin = (off_t)begin;
+        reading->size = (size_t)sizes[k];
+        size_t bytes = (size_t)all->elements * reading->size;
+        if (!all->chunks.buf) continue;
+        memcpy(&reading->chunk, (struct chunk *)all->chunks.buf + k, sizeof(struct chunk));
+        if (reading->chunk.filled % BLOCK_BYTES != 0 || reading->chunk.filled >= CHUNK_BYTES || (!all->last && bytes % BLOCK_BYTES != 0)) {
+            PyErr_SetString(PyExc_ValueError, "a chunk is digested in whole blocks");
+            return 0;
         }
+        reading->next = reading->digests = malloc((bytes / CHUNK_BYTES + 2) * DIGEST);
+        if (!reading->digests) { PyErr_NoMemory(); return 0; }
     }
     return 1;
 }
 
-PyDoc_STRVAR(gather_doc, "gather(places, start, elements, rows, chunks, last): fill the rows with elements from `start` on of tensors that begin at places = ((fd, byte), …); the digests of the chunks that are complete (`last`: that end here), row by row. chunks: a struct chunk each, zeros at first, changed only if all is read; None: no digests. OSError, EOFError.");
+/* The digests of what was read, and `chunks` as they are now; an exception where reading went wrong. */
+static PyObject *digests_of(struct readings *all, int wrong)
+{
+    if (wrong > 0) { errno = wrong; return PyErr_SetFromErrno(PyExc_OSError); }
+    if (wrong) { PyErr_SetString(wrong == STOPPED ? PyExc_InterruptedError : PyExc_EOFError, "what was read is incomplete"); return NULL; }
+    PyObject *result = PyList_New(0);
+    for (size_t k = 0; k < all->count && all->chunks.buf; k++) {
+        struct reading *reading = &all->each[k];
+        memcpy((struct chunk *)all->chunks.buf + k, &reading->chunk, sizeof(struct chunk));
+        result = with_item(result, PyBytes_FromStringAndSize((char *)reading->digests, reading->next - reading->digests));
+    }
+    return result;
+}
+
+PyDoc_STRVAR(gather_doc, "gather(stop, places, start, elements, chunks, last, sizes, rows): see Gather in passes.py.");
 static PyObject *gather(PyObject *Py_UNUSED(self), PyObject *args)
 {
-    PyObject *places, *rows, *chunks;
-    long long start, elements;
-    int last;
-    if (!PyArg_ParseTuple(args, "O!LLO!Op", &PyTuple_Type, &places, &start, &elements, &PyList_Type, &rows, &chunks, &last)) return NULL;
-    size_t count = (size_t)PyList_GET_SIZE(rows), held = 0;
-    if (start < 0 || elements < 1 || PyTuple_GET_SIZE(places) != (Py_ssize_t)count) {
-        PyErr_SetString(PyExc_ValueError, "no elements, or not one place for each row");
-        return NULL;
-    }
-    Py_buffer view = {0};
-    if (chunks != Py_None && PyObject_GetBuffer(chunks, &view, PyBUF_WRITABLE) < 0) return NULL;
-    struct reading *readings = calloc(count + 1, sizeof(struct reading));
-    PyObject *result = NULL;
-    if (!readings) PyErr_NoMemory();
-    else if (view.buf && (size_t)view.len != count * sizeof(struct chunk)) PyErr_SetString(PyExc_ValueError, "not one chunk for each row");
-    else if (prepare(readings, places, rows, count, start, elements, last, view.buf, &held)) {
-        int wrong = 0;
-        Py_BEGIN_ALLOW_THREADS
-        for (size_t k = 0; k < count && !wrong; k++) wrong = fill(&readings[k], view.buf != NULL, last);
-        Py_END_ALLOW_THREADS
-        if (wrong > 0) { errno = wrong; PyErr_SetFromErrno(PyExc_OSError); }
-        else if (wrong) PyErr_SetString(PyExc_EOFError, "a file ends too early");
-        else {
-            result = PyList_New(0);
-            for (size_t k = 0; k < count && view.buf; k++) {
-                memcpy((struct chunk *)view.buf + k, &readings[k].chunk, sizeof(struct chunk));
-                result = with_item(result, PyBytes_FromStringAndSize((char *)readings[k].digests, (Py_ssize_t)readings[k].made));
+    PyObject *places, *chunks, *list, *result = NULL;
+    const char *sizes;
+    Py_ssize_t length;
+    struct readings all = {0};
+    struct held held;
+    if (!PyArg_ParseTuple(args, "y*O!LLOpy#O!", &all.stop, &PyTuple_Type, &places, &all.start, &all.elements, &chunks, &all.last, &sizes, &length, &PyList_Type, &list)) return NULL;
+    if (counted(list, length) && hold(list, NULL, 1, sizes, (size_t)length, &held)) {
+        if (begin_readings(&all, places, chunks, sizes, (size_t)length)) {
+            int wrong = (long long)held.n != all.elements;
+            if (wrong) PyErr_SetString(PyExc_ValueError, "rows of another length");
+            else {
+                Py_BEGIN_ALLOW_THREADS
+                for (size_t k = 0; k < all.count && !wrong; k++) wrong = fill(&all, &all.each[k], 0, held.n, held.views[k].buf);
+                Py_END_ALLOW_THREADS
+                result = digests_of(&all, wrong);
             }
         }
+        let_go(&held);
     }
-    for (size_t k = 0; readings && k < count; k++) {
-        if (k < held) PyBuffer_Release(&readings[k].row);
-        free(readings[k].digests);
+    end_readings(&all);
+    return result;
+}
+
+/* Reads pieces of every row into `space` and mixes them, while they are in the processor's cache. */
+static int stir(struct readings *all, const char *codes, const double *c, u8 *space, size_t piece, enum code to, u8 *out, int64_t *most)
+{
+    struct row *rows = malloc(all->count * sizeof(struct row));
+    int wrong = rows ? 0 : ENOMEM;
+    for (long long at = 0; at < all->elements && !wrong; at += (long long)piece) {
+        size_t n = (size_t)(all->elements - at) < piece ? (size_t)(all->elements - at) : piece;
+        u8 *row = space;
+        for (size_t k = 0; k < all->count && !wrong; k++) {
+            rows[k] = (struct row){(enum code)codes[k], row};
+            wrong = fill(all, &all->each[k], at, n, row);
+            row += piece * all->each[k].size + APART;
+        }
+        if (wrong) break;
+        int64_t found = passes->mix(rows, c, all->count, n, to, out + (size_t)at * SIZE[to], 0).largest;
+        *most = found > *most ? found : *most;
     }
-    free(readings);
-    if (view.buf) PyBuffer_Release(&view);
+    free(rows);
+    return wrong;
+}
+
+PyDoc_STRVAR(gather_mix_doc, "gather_mix(stop, places, start, elements, chunks, last, codes, coefficients, space, code, out): see GatherMix in passes.py.");
+static PyObject *gather_mix(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    PyObject *places, *chunks, *shares, *result = NULL;
+    const char *codes;
+    Py_ssize_t length;
+    int code;
+    struct readings all = {0};
+    Py_buffer space, out;
+    if (!PyArg_ParseTuple(args, "y*O!LLOpy#O!w*iw*", &all.stop, &PyTuple_Type, &places, &all.start, &all.elements, &chunks, &all.last, &codes, &length, &PyList_Type, &shares, &space, &code, &out)) return NULL;
+    char *sizes = malloc((size_t)length + 1);
+    double *c = NULL;
+    int known = code >= F64 && code <= BF16;
+    for (Py_ssize_t k = 0; sizes && k < length; k++) {
+        known = known && (unsigned char)codes[k] <= BF16;
+        sizes[k] = (char)(known ? SIZE[(int)codes[k]] : 1);
+    }
+    if (!sizes) PyErr_NoMemory();
+    else if (!known) PyErr_SetString(PyExc_ValueError, "a dtype without a pass");
+    else if (counted(shares, length) && (c = floats(shares, (size_t)length)) && begin_readings(&all, places, chunks, sizes, (size_t)length) && check(&out, SIZE[code], (size_t)all.elements)) {
+        size_t total = 0, piece = PIECE / 2;
+        for (size_t k = 0; k < all.count; k++) total += all.each[k].size;
+        while (piece > BLOCK && piece * total > CACHED) piece /= 2;
+        if ((size_t)space.len < piece * total + all.count * APART || (uintptr_t)space.buf % 8 != 0)
+            PyErr_SetString(PyExc_ValueError, "no space for pieces of these rows");
+        else {
+            int wrong;
+            int64_t most = 0;
+            Py_BEGIN_ALLOW_THREADS
+            wrong = stir(&all, codes, c, space.buf, piece, (enum code)code, out.buf, &most);
+            Py_END_ALLOW_THREADS
+            PyObject *digests = digests_of(&all, wrong);
+            if (digests) result = Py_BuildValue("Nd", digests, as_double(most));
+        }
+    }
+    end_readings(&all);
+    free(sizes);
+    free(c);
+    PyBuffer_Release(&space);
+    PyBuffer_Release(&out);
     return result;
 }
 
@@ -615,6 +710,7 @@ static PyMethodDef methods[] = {
     {"products", products, METH_VARARGS, products_doc},
     {"counts", counts, METH_VARARGS, counts_doc},
     {"gather", gather, METH_VARARGS, gather_doc},
+    {"gather_mix", gather_mix, METH_VARARGS, gather_mix_doc},
     {"use", use, METH_VARARGS, use_doc},
     {NULL, NULL, 0, NULL},
 };

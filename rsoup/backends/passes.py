@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 from rsoup.tensors import DType
@@ -24,8 +24,19 @@ VERSION: Final = 2
 """What the compiled passes must call themselves to be those of this source."""
 
 
+CODES: Final[Mapping[str, int]] = {"F64": 0, "F32": 1, "F16": 2, "BF16": 3}
+"""The dtypes that the compiled passes know, and what they call them."""
+
 CHUNK_NBYTES: Final = 136
 """Bytes in which `Gather` keeps what it knows of one chunk."""
+
+SHORT_NBYTES: Final = 240
+"""The digest of a chunk of so few bytes is left to the hash's own library."""
+
+
+def space_nbytes(checkpoints: int) -> int:
+    """Bytes that `GatherMix` needs for pieces of so many rows, which stay within the processor's second cache."""
+    return max(1 << 20, checkpoints * 8 * BLOCK) + checkpoints * 192
 
 
 class Gather(Protocol):
@@ -33,20 +44,46 @@ class Gather(Protocol):
 
     def __call__(
         self,
+        stop: bytearray,
         places: Places,
         start: int,
         count: int,
-        buffers: list[memoryview],
         chunks: bytearray | None,
         last: bool,
+        itemsizes: bytes,
+        rows: list[memoryview],
         /,
     ) -> list[bytes]:
-        """Fill the buffers with `count` elements from `start` on of tensors that begin at `places`.
+        """Fill the rows with `count` elements from `start` on of tensors that begin at `places`.
 
         Returns for each the XXH3-128 digests of the chunks (rsoup-digest/1) that are complete by now, but for those of
-        at most 240 bytes; `last`: the last chunk ends here, too. `chunks` holds what is known of the others, zeros
-        before the first bytes; with None nothing is digested. Raises OSError, EOFError; then `chunks` is as it was,
-        and the buffers hold anything.
+        at most `SHORT_NBYTES`; `last`: the last chunk ends here, too. `chunks` holds what is known of the others, zeros
+        before the first bytes; with None nothing is digested, and nothing returned. Raises OSError, EOFError, and
+        InterruptedError where `stop` (one byte) is not zero; then `chunks` is as it was, and the rows hold anything.
+        """
+
+
+class GatherMix(Protocol):
+    """`Gather` and `mix` in one call: piece by piece, while the elements are in the processor's cache."""
+
+    def __call__(
+        self,
+        stop: bytearray,
+        places: Places,
+        start: int,
+        count: int,
+        chunks: bytearray | None,
+        last: bool,
+        codes: bytes,
+        coefficients: list[float],
+        space: memoryview,
+        code: int,
+        out: memoryview,
+        /,
+    ) -> tuple[list[bytes], float]:
+        """out = Σ cᵢ·xᵢ, rounded once; returns what `Gather` does, and the largest |Σ|.
+
+        `codes` are the rows' dtypes and `code` the soup's (see CODES), `space` is room for pieces (`space_nbytes`).
         """
 
 
@@ -60,6 +97,10 @@ class Backend(Protocol):
     @property
     def gather(self) -> Gather | None:
         """Reads rows from files, where it can."""
+
+    @property
+    def gather_mix(self) -> GatherMix | None:
+        """Mixes rows of files, where it can."""
 
     def mix(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from rsoup.backends.passes import VERSION, Gather, Kind, Row
+from rsoup.backends.passes import CODES, VERSION, Gather, GatherMix, Kind, Row
 from rsoup.backends.with_numpy import NumpyBackend
 from rsoup.tensors import DType
 
@@ -15,14 +15,13 @@ if getattr(_passes, "VERSION", None) != VERSION:
     message = "these compiled passes are of another version of rsoup"
     raise ImportError(message)
 
-_CODES: Final = {"F64": 0, "F32": 1, "F16": 2, "BF16": 3}
-
 
 class CompiledBackend(NumpyBackend):
     """See `Backend`. One pass where NumPy makes several; float8, and counts over very many rows, are left to NumPy."""
 
     name: Kind = "compiled"
     gather: Gather | None = staticmethod(_passes.gather)
+    gather_mix: GatherMix | None = staticmethod(_passes.gather_mix)
 
     def mix(
         self,
@@ -35,9 +34,9 @@ class CompiledBackend(NumpyBackend):
     ) -> tuple[float, float]:
         """out = Σ cᵢ·xᵢ, rounded once."""
         codes = _codes(rows)
-        if codes is None or dtype.name not in _CODES:
+        if codes is None or dtype.name not in CODES:
             return super().mix(rows, coefficients, dtype, out, measured=measured)
-        data, code = [row[1] for row in rows], _CODES[dtype.name]
+        data, code = [row[1] for row in rows], CODES[dtype.name]
         found: tuple[float, float] = _passes.mix(codes, data, list(coefficients), code, out, measured)
         return found
 
@@ -67,6 +66,6 @@ class CompiledBackend(NumpyBackend):
 
 def _codes(rows: Sequence[Row]) -> bytes | None:
     try:
-        return bytes([_CODES[dtype.name] for dtype, _ in rows])
+        return bytes([CODES[dtype.name] for dtype, _ in rows])
     except KeyError:
         return None

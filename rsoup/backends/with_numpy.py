@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from rsoup.backends.elements import Doubles, narrow, typed, widen, widened
-from rsoup.backends.passes import BLOCK, LANES, Gather, Kind, Row
+from rsoup.backends.passes import BLOCK, LANES, Gather, GatherMix, Kind, Row
 from rsoup.tensors import DType
 
 _SUM_PIECE: Final = 1 << 14  # elements whose sum stays in the processor's second cache
@@ -21,6 +21,7 @@ class NumpyBackend:
 
     name: Kind = "numpy"
     gather: Gather | None = None
+    gather_mix: GatherMix | None = None
 
     def __init__(self) -> None:
         self._space: dict[str, Doubles] = {}  # the memory of a new array would cost more than the arithmetic
