@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 
 from rsoup import plan as plans
@@ -17,6 +18,9 @@ from rsoup.storage.protocols import Source
 from rsoup.storage.staging import Staging
 from rsoup.tally import Tally, from_json, to_json
 from rsoup.tensors import Header
+
+_LARGE_BYTES = 1 << 18
+"""Fewer bytes than these wait for their neighbours: threads that write to one file wait for each other."""
 
 
 def measured(ready: Prepared, threads: int | None, progress: OnProgress | None) -> Plan:
@@ -85,6 +89,8 @@ def cook_staged(
             meter.add(sizes.of(block))
 
     def on_block(block: Block, records: Sequence[BlockRecord]) -> None:
+        for sink in sinks:
+            sink.flush()  # in the thread that cooked it
         if (marks := notebook.fresh()) is not None:  # before the blocks that are made of what they mark
             for staging in stagings:
                 staging.note(marks)
@@ -136,11 +142,15 @@ class _Sizes:
 
 
 class _FileSink:
-    """A Sink over a staging folder: tensor and byte → file and byte."""
+    """A Sink over a staging folder: tensor and byte → file and byte; small tensors side by side are written together.
+
+    What a thread has written is in the files once it has called `flush`.
+    """
 
     def __init__(self, plan: Plan, staging: Staging) -> None:
         self._staging = staging
         self._where: dict[str, tuple[str, int, int]] = {}
+        self._waiting = _Waiting()
         header = plan.header
         for file in plan.files:
             for name, at in zip(file.tensors, file.offsets, strict=True):
@@ -152,4 +162,28 @@ class _FileSink:
         if start < 0 or start + len(data) > nbytes:
             msg = f"bytes {start} to {start + len(data)} are not all in {tensor}, which has {nbytes}"
             raise ValueError(msg)
-        self._staging.write(file, at + start, data)
+        if len(data) >= _LARGE_BYTES:
+            self._staging.write(file, at + start, data)
+            return
+        waiting = self._waiting
+        if file != waiting.file or at + start != waiting.start + len(waiting.data):
+            self.flush()
+            waiting.file, waiting.start = file, at + start
+        waiting.data += data
+        if len(waiting.data) >= _LARGE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits in this thread."""
+        waiting = self._waiting
+        if waiting.data:
+            data, waiting.data = waiting.data, bytearray()
+            start, waiting.start = waiting.start, waiting.start + len(data)
+            self._staging.write(waiting.file, start, memoryview(data))
+
+
+class _Waiting(threading.local):
+    """Bytes of one file that lie side by side and are not written yet."""
+
+    def __init__(self) -> None:
+        self.file, self.start, self.data = "", 0, bytearray()

@@ -13,6 +13,7 @@ from rsoup.errors import TargetError
 from rsoup.kernel import measure_run, mix_run
 from rsoup.mixture import RunRecord
 from rsoup.plan import Block, Plan
+from rsoup.reading import FEW_TENSORS, taking_turns
 from rsoup.scratch import Scratch
 from rsoup.storage.protocols import Sink, Source
 from rsoup.storage.views import is_made
@@ -110,10 +111,13 @@ def _run(
         def cooked(numbered: tuple[int, Block]) -> Result:
             ahead = numbered[0] + _AHEAD * count
             _prefetch(plan, blocks[ahead : ahead + 1], sources)
-            return work(numbered[1], scratch)
+            names = [plan.tensors[run.tensor].name for run in numbered[1].runs]
+            with taking_turns(turn, sources, names):
+                return work(numbered[1], scratch)
 
         return cooked
 
+    turn = threading.Lock()
     count = max(1, min(threads or default_threads(), len(blocks)))
     with torch_threads(load=any(map(is_made, sources))):
         each(enumerate(blocks), worker, lambda numbered, record: on_block(numbered[1], record), threads=count)
@@ -140,7 +144,7 @@ def _reads(
     plan: Plan, blocks: Sequence[Block], sources: Sequence[Source]
 ) -> Iterator[tuple[tuple[int, int, int], Source]]:
     for block in blocks:
-        if len(block.runs) > 8:
+        if len(block.runs) > FEW_TENSORS:
             continue
         for run in block.runs:
             for reader in plan.readers(plan.tensors[run.tensor]):

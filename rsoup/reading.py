@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from xxhash import xxh3_128
@@ -14,6 +16,9 @@ from rsoup.errors import RefusedFileError, show
 from rsoup.storage.protocols import Source
 from rsoup.tensors import DType
 from rsoup.workers import StoppedError, go_on, stop_byte
+
+FEW_TENSORS = 8
+"""More of them in a block are small ones: what is done for each counts, not their bytes."""
 
 _Found = TypeVar("_Found")
 
@@ -121,6 +126,15 @@ class Reading:
     def digests(self) -> list[bytes]:
         """The fingerprints of what was read of each source, chunk after chunk; empty without `fingerprints`."""
         return [hasher.digests() for hasher in self._hashers] or self._digests
+
+
+def taking_turns(
+    lock: threading.Lock, sources: Sequence[Source], tensors: Sequence[str]
+) -> AbstractContextManager[object]:
+    """The lock, for work on many small tensors in plain files: threads would wait longer for the interpreter than work."""
+    if len(tensors) > FEW_TENSORS and _places(sources, tensors[0]) is not None:
+        return lock
+    return nullcontext()
 
 
 def _places(sources: Sequence[Source], tensor: str) -> Places | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from rsoup.backends import make
 from rsoup.family.kernel import Kernel, Piece, Sum
+from rsoup.reading import FEW_TENSORS, taking_turns
 from rsoup.storage.protocols import Source
 from rsoup.storage.views import is_made
 from rsoup.tensors import Header
@@ -111,10 +112,12 @@ def survey(
         def work(item: tuple[list[Piece], list[Piece]]) -> list[Sum]:
             block, later = item
             _prefetch(sources, later)
-            return [kernel.piece(piece) for piece in block]
+            with taking_turns(turn, sources, [piece.name for piece in block]):
+                return [kernel.piece(piece) for piece in block]
 
         return work
 
+    turn = threading.Lock()
     with torch_threads(load=any(map(is_made, sources))):
         count = min(threads or default_threads(), len(blocks))
         ahead: list[list[Piece]] = [*blocks[_AHEAD * count :], *([] for _ in blocks)]
@@ -123,7 +126,7 @@ def survey(
 
 
 def _prefetch(sources: Sequence[Source], block: Sequence[Piece]) -> None:
-    for piece in block if len(block) <= _AHEAD else ():
+    for piece in block if len(block) <= FEW_TENSORS else ():
         for source in sources:
             size = source.header[piece.name].dtype.itemsize
             with contextlib.suppress(OSError):  # only advice
