@@ -77,7 +77,7 @@ def cook_staged(
 ) -> int:
     """Fill the staged files of every plan from one reading of `sources`; how many blocks were there already."""
     headers = [source.header for source in sources]
-    sinks = [_FileSink(plan, staging) for plan, staging in zip(plans, stagings, strict=True)]
+    sinks = [_Together(plan, staging) for plan, staging in zip(plans, stagings, strict=True)]
     sizes = _Sizes(plans, headers)
     meter = Meter("mixing", sizes.total, progress)
     done = _finished(plans, stagings, tallies)
@@ -142,15 +142,11 @@ class _Sizes:
 
 
 class _FileSink:
-    """A Sink over a staging folder: tensor and byte → file and byte; small tensors side by side are written together.
-
-    What a thread has written is in the files once it has called `flush`.
-    """
+    """A Sink over a staging folder: tensor and byte → file and byte."""
 
     def __init__(self, plan: Plan, staging: Staging) -> None:
         self._staging = staging
         self._where: dict[str, tuple[str, int, int]] = {}
-        self._waiting = _Waiting()
         header = plan.header
         for file in plan.files:
             for name, at in zip(file.tensors, file.offsets, strict=True):
@@ -162,13 +158,27 @@ class _FileSink:
         if start < 0 or start + len(data) > nbytes:
             msg = f"bytes {start} to {start + len(data)} are not all in {tensor}, which has {nbytes}"
             raise ValueError(msg)
+        self._put(file, at + start, data)
+
+    def _put(self, file: str, at: int, data: memoryview) -> None:
+        self._staging.write(file, at, data)
+
+
+class _Together(_FileSink):
+    """A Sink that writes what is small and lies side by side together: all of a thread's once it calls `flush`."""
+
+    def __init__(self, plan: Plan, staging: Staging) -> None:
+        super().__init__(plan, staging)
+        self._waiting = _Waiting()
+
+    def _put(self, file: str, at: int, data: memoryview) -> None:
         if len(data) >= _LARGE_BYTES:
-            self._staging.write(file, at + start, data)
+            self._staging.write(file, at, data)
             return
         waiting = self._waiting
-        if file != waiting.file or at + start != waiting.start + len(waiting.data):
+        if file != waiting.file or at != waiting.at + len(waiting.data):
             self.flush()
-            waiting.file, waiting.start = file, at + start
+            waiting.file, waiting.at = file, at
         waiting.data += data
         if len(waiting.data) >= _LARGE_BYTES:
             self.flush()
@@ -178,12 +188,12 @@ class _FileSink:
         waiting = self._waiting
         if waiting.data:
             data, waiting.data = waiting.data, bytearray()
-            start, waiting.start = waiting.start, waiting.start + len(data)
-            self._staging.write(waiting.file, start, memoryview(data))
+            at, waiting.at = waiting.at, waiting.at + len(data)
+            self._staging.write(waiting.file, at, memoryview(data))
 
 
 class _Waiting(threading.local):
-    """Bytes of one file that lie side by side and are not written yet."""
+    """Bytes of one file that lie side by side from byte `at` on and are not written yet."""
 
     def __init__(self) -> None:
-        self.file, self.start, self.data = "", 0, bytearray()
+        self.file, self.at, self.data = "", 0, bytearray()

@@ -103,10 +103,13 @@ class Reading:
         except (OSError, EOFError) as error:
             rows = [memoryview(bytearray(count * dtype.itemsize)) for dtype in self.dtypes]
             self._one_by_one(start, rows)  # says in words what is wrong with which file
+            what, name = ("E0806", "failed for a moment"), show(self._tensor)
+            if isinstance(error, EOFError):
+                what = ("E0804", "found a file cut short, which is whole again")
             raise RefusedFileError(
-                "E0806",
-                f"reading tensor '{show(self._tensor)}' failed for a moment: {show(error)}",
-                hint="check the disk, then run the same command again",
+                what[0],
+                f"reading tensor '{name}' {what[1]}: {show(error)}",
+                hint="wait until nobody writes to it, check the disk, then run the same command again",
             ) from error
 
     def _one_by_one(self, start: int, buffers: Sequence[memoryview]) -> None:

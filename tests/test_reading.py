@@ -197,19 +197,28 @@ def test_a_closed_checkpoint_has_no_places(tmp_path: Path) -> None:
         source.place("w")
 
 
-def test_a_disk_that_fails_for_a_moment_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(5, "Input/output error"), "E0806", r"'w' failed for a moment.*Input/output error"),
+        (EOFError("incomplete"), "E0804", r"'w' found a file cut short"),
+    ],
+)
+def test_a_disk_that_fails_for_a_moment_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str, said: str
+) -> None:
     """Where the second look finds nothing wrong, the first one's error is still told."""
     write_file(tmp_path / "one.safetensors", {"w": torch.ones(1000)})
     source = open_checkpoint(str(tmp_path / "one.safetensors"))
     backend = make("compiled")
 
     def fails(*_: object) -> list[bytes]:
-        raise OSError(5, "Input/output error")
+        raise error
 
     monkeypatch.setattr(type(backend), "gather", staticmethod(fails))
 
-    with pytest.raises(RefusedFileError, match=r"'w' failed for a moment.*Input/output error") as caught:
+    with pytest.raises(RefusedFileError, match=said) as caught:
         Reading([source], "w", 1000, backend).rows(0, 1000, [memoryview(bytearray(4000))])
     source.close()
 
-    assert caught.value.code == "E0806"
+    assert caught.value.code == code

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import pytest
 import torch
-from checkpoints import Tensors, read_tensors, tensor_bytes, write_file, write_folder
+from checkpoints import Tensors, read_tensors, related, tensor_bytes, write_file, write_folder
 from contracts import SIDE_FILES, FileSourceContract, SinkContract, SourceContract, header_of
 
 from rsoup.buffers import first_difference
-from rsoup.cooking import _FileSink
+from rsoup.cooking import _FileSink, _Together
 from rsoup.errors import RefusedFileError
 from rsoup.library import make_recipe
 from rsoup.prepare import prepared
@@ -142,6 +146,8 @@ class TestMemorySink(SinkContract):
 class TestStagedFolder(SinkContract):
     """The sink of `rsoup merge`: weight files in a staging folder, here of several shards."""
 
+    sink_of: ClassVar[type[_FileSink]] = _FileSink
+
     def make(self, header: Header) -> Sink:
         """The sink of a merge of one checkpoint that has these tensors."""
         zeros = {name: torch.zeros(spec.shape, dtype=spec.dtype.torch) for name, spec in header.items()}
@@ -154,7 +160,7 @@ class TestStagedFolder(SinkContract):
         files = {file.name: (file.pieces, file.nbytes) for file in plan.files}
         self.staging = stack.enter_context(Staging(str(self.root / "out"), plan.sha256(["one"]), files))
         self.leave = stack.close
-        return _FileSink(plan, self.staging)
+        return self.sink_of(plan, self.staging)
 
     def contents(self, sink: Sink) -> dict[str, bytes]:
         """What the safetensors library reads once everything is committed."""
@@ -162,6 +168,41 @@ class TestStagedFolder(SinkContract):
         self.staging.commit(overwrite=False, last={})
         self.leave()
         return {name: tensor_bytes(tensor) for name, tensor in read_tensors(self.root / "out").items()}
+
+
+class TestStagedTogether(TestStagedFolder):
+    """The same sink where small pieces wait for their neighbours; each thread says when it is done."""
+
+    sink_of: ClassVar[type[_FileSink]] = _Together
+
+    def test_writes_in_any_order_from_threads(self) -> None:
+        """Threads that write stretches of all tensors, in order and not, large and small, and flush at their ends."""
+        tensors = related(1, seed=3).tuned[0]
+        sink = self.make(header_of(tensors))
+        assert isinstance(sink, _Together)
+        expected = {name: tensor_bytes(tensor) for name, tensor in tensors.items()}
+        pieces = [
+            (name, start, data[start : start + step])
+            for step, (name, data) in zip(cycle([7, 4099, 1 << 18]), expected.items(), strict=False)
+            for start in range(0, len(data), step)
+        ]
+        rng = random.Random(5)
+        stretches = [pieces[i : i + 50] for i in range(0, len(pieces), 50)]
+        rng.shuffle(stretches)
+        for stretch in stretches[::3]:
+            rng.shuffle(stretch)
+
+        def write(stretch: list[tuple[str, int, bytes]]) -> None:
+            for name, start, data in stretch:
+                buffer = bytearray(data)
+                sink.write(name, start, memoryview(buffer))
+                buffer[:] = b"\xaa" * len(buffer)
+            sink.flush()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, stretches))
+
+        assert expected == self.contents(sink)
 
 
 def test_discard_sink_takes_anything() -> None:

@@ -16,6 +16,17 @@ TARGET static void PASSES(widen)(enum code code, const void *data, size_t at, si
     }
 }
 
+/* The elements less those of `last`. */
+TARGET static void PASSES(less)(enum code code, const void *data, size_t at, size_t n, const double *restrict last, double *restrict out)
+{
+    switch (code) {
+    case F64: { const f64 *p = (const f64 *)data + at; for (size_t i = 0; i < n; i++) out[i] = p[i] - last[i]; break; }
+    case F32: { const f32 *p = (const f32 *)data + at; for (size_t i = 0; i < n; i++) out[i] = p[i] - last[i]; break; }
+    case F16: { const u16 *p = (const u16 *)data + at; for (size_t i = 0; i < n; i++) out[i] = from_f16(p[i]) - last[i]; break; }
+    default: { const u16 *p = (const u16 *)data + at; for (size_t i = 0; i < n; i++) out[i] = from_bf16(p[i]) - last[i]; }
+    }
+}
+
 /* sum = c·x for the first row, sum + c·x for the others. */
 #define EACH(x) \
     if (first) \
@@ -69,7 +80,7 @@ TARGET static void PASSES(dot)(const double *restrict x, const double *restrict 
 
 TARGET static struct mixed PASSES(mix)(const struct row *rows, const double *c, size_t count, size_t n, enum code to, void *out, int measured)
 {
-    double sum[BLOCK], lost[BLOCK] = {0}, lanes[LANES] = {0};
+    _Alignas(LINE) double sum[BLOCK], lost[BLOCK] = {0}, lanes[LANES] = {0};
     struct mixed found = {0, 0};
     for (size_t at = 0; at < n; at += BLOCK) {
         size_t size = n - at < BLOCK ? n - at : BLOCK;
@@ -89,7 +100,7 @@ TARGET static struct mixed PASSES(mix)(const struct row *rows, const double *c, 
 
 TARGET static int64_t PASSES(magnitude)(const struct row *row, size_t n)
 {
-    double wide[BLOCK];
+    _Alignas(LINE) double wide[BLOCK];
     int64_t most = 0;
     for (size_t at = 0; at < n; at += BLOCK) {
         size_t size = n - at < BLOCK ? n - at : BLOCK;
@@ -105,11 +116,8 @@ TARGET static void PASSES(products)(const struct row *rows, size_t count, size_t
     double *last = wide + (count - 1) * BLOCK;
     for (size_t at = 0; at < n; at += BLOCK) {
         size_t size = n - at < BLOCK ? n - at : BLOCK;
-        for (size_t k = 0; k < count; k++) PASSES(widen)(rows[k].code, rows[k].data, at, size, wide + k * BLOCK);
-        for (size_t k = 0; k + 1 < count; k++) {
-            double *row = wide + k * BLOCK;
-            for (size_t i = 0; i < size; i++) row[i] = row[i] - last[i];
-        }
+        PASSES(widen)(rows[count - 1].code, rows[count - 1].data, at, size, last);
+        for (size_t k = 0; k + 1 < count; k++) PASSES(less)(rows[k].code, rows[k].data, at, size, last, wide + k * BLOCK);
         if (size < BLOCK)
             for (size_t k = 0; k < count; k++) memset(wide + k * BLOCK + size, 0, (BLOCK - size) * sizeof(double));
         double *sums = lanes;
@@ -219,7 +227,7 @@ static const struct passes PASSES(set) = {
 #error "every operation is to be rounded as IEEE 754 says"
 #endif
 
-enum { BLOCK = 512, LANES = 32, RUN = 128 };
+enum { BLOCK = 512, LANES = 32, RUN = 128, LINE = 64 }; /* LINE: bytes of a line of the cache, which vectors should not straddle */
 
 enum code { F64, F32, F16, BF16 };
 static const size_t SIZE[] = {8, 4, 2, 2};
@@ -458,9 +466,10 @@ static PyObject *products(PyObject *Py_UNUSED(self), PyObject *args)
     if (!PyArg_ParseTuple(args, "y#O!", &codes, &length, &PyList_Type, &list)) return NULL;
     if (!counted(list, length) || !hold(list, codes, 0, NULL, (size_t)length, &held)) return NULL;
     size_t pairs = held.count * (held.count + 1) / 2;
-    double *wide = malloc(held.count * BLOCK * sizeof(double)), *lanes = calloc(pairs, LANES * sizeof(double));
+    void *space = calloc(held.count * BLOCK + pairs * LANES + LINE, sizeof(double));
+    double *wide = (double *)((uintptr_t)space + LINE - (uintptr_t)space % LINE), *lanes = wide + held.count * BLOCK;
     PyObject *result = NULL;
-    if (!wide || !lanes) PyErr_NoMemory();
+    if (!space) PyErr_NoMemory();
     else {
         Py_BEGIN_ALLOW_THREADS
         passes->products(held.rows, held.count, held.n, wide, lanes);
@@ -468,8 +477,7 @@ static PyObject *products(PyObject *Py_UNUSED(self), PyObject *args)
         result = PyList_New(0);
         for (size_t i = 0; i < pairs; i++) result = with_item(result, PyFloat_FromDouble(total(lanes + i * LANES)));
     }
-    free(wide);
-    free(lanes);
+    free(space);
     let_go(&held);
     return result;
 }
