@@ -22,6 +22,9 @@ from rsoup.tensors import Header
 _LARGE_BYTES = 1 << 18
 """Fewer bytes than these wait for their neighbours: threads that write to one file wait for each other."""
 
+_TOGETHER_BYTES = 1 << 22
+"""So many bytes wait in a thread at most, those of all soups that it makes together."""
+
 
 def measured(ready: Prepared, threads: int | None, progress: OnProgress | None) -> Plan:
     """The plan with the coefficients of a method that needs the angles between the deltas first."""
@@ -77,7 +80,8 @@ def cook_staged(
 ) -> int:
     """Fill the staged files of every plan from one reading of `sources`; how many blocks were there already."""
     headers = [source.header for source in sources]
-    sinks = [_Together(plan, staging) for plan, staging in zip(plans, stagings, strict=True)]
+    most = max(_LARGE_BYTES, _TOGETHER_BYTES // len(plans))
+    sinks = [_Together(plan, staging, most) for plan, staging in zip(plans, stagings, strict=True)]
     sizes = _Sizes(plans, headers)
     meter = Meter("mixing", sizes.total, progress)
     done = _finished(plans, stagings, tallies)
@@ -167,9 +171,9 @@ class _FileSink:
 class _Together(_FileSink):
     """A Sink that writes what is small and lies side by side together: all of a thread's once it calls `flush`."""
 
-    def __init__(self, plan: Plan, staging: Staging) -> None:
+    def __init__(self, plan: Plan, staging: Staging, most_bytes: int = _LARGE_BYTES) -> None:
         super().__init__(plan, staging)
-        self._waiting = _Waiting()
+        self._waiting, self._most_bytes = _Waiting(), most_bytes
 
     def _put(self, file: str, at: int, data: memoryview) -> None:
         if len(data) >= _LARGE_BYTES:
@@ -180,7 +184,7 @@ class _Together(_FileSink):
             self.flush()
             waiting.file, waiting.at = file, at
         waiting.data += data
-        if len(waiting.data) >= _LARGE_BYTES:
+        if len(waiting.data) >= self._most_bytes:
             self.flush()
 
     def flush(self) -> None:

@@ -37,6 +37,8 @@ def mix_run(
     Raises IncompatibleError E0304 (a checkpoint holds NaN or infinity), E0305 (the sum leaves the dtype).
     """
     tensors = [plan.tensors[run.tensor] for plan in plans]
+    if len(plans) == 1 and tensors[0].copy_from is None:  # by far the most, and many may be small
+        return _Loop(plans, run, sources, sinks, scratch, digests).run()
     groups: dict[int, list[int]] = {}
     for i, tensor in enumerate(tensors):
         alone = len(plans) == 1 or tensor.spec.dtype.kind != "float"
