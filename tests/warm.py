@@ -42,7 +42,7 @@ _SERVER = """
 import importlib, json, os, signal, sys, time, traceback
 import safetensors.numpy, torch
 import rsoup.cli.app, rsoup.cli.merge, rsoup.merging, rsoup.manifest
-from rsoup import cli
+from rsoup import cli, reading
 from rsoup.storage import journal
 from rsoup.storage.files import OpenFile
 
@@ -68,13 +68,17 @@ for line in sys.stdin:
                 os.close(fd)
             sys.argv = ["rsoup", *job["arguments"]]
             if job["pause"]:
-                real = OpenFile.read
+                real, go_on = OpenFile.read, reading.go_on
 
                 def slow(self, start, buffer):
                     time.sleep(job["pause"])
                     real(self, start, buffer)
 
-                OpenFile.read = slow
+                def slow_at_once():
+                    time.sleep(job["pause"])
+                    go_on()
+
+                OpenFile.read, reading.go_on = slow, slow_at_once
             if job["stopped"]:
                 os.kill(os.getpid(), signal.SIGSTOP)
             code = 1
@@ -179,6 +183,8 @@ class Warm:
         """
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
+        for made in (out, err):
+            made.touch()  # a run that is killed before its first line has written nothing
         pid = self.ask(
             {
                 "arguments": [os.fspath(argument) for argument in arguments],
